@@ -1,0 +1,124 @@
+"""The style of the book's figures: eight colours, matplotlib settings, and figures that are shown once.
+
+All of it is public as part of `vaetut.plots`.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib
+from cycler import cycler
+from matplotlib.figure import Figure
+
+from vaetut._validate import positive_int
+
+COLORS = {
+    "bound": "#2f72d2",
+    "gap": "#c04d00",
+    "evidence": "#5c0a85",
+    "q": "#00665c",
+    "p": "#b03a9c",
+    "ink": "#1f2328",
+    "muted": "#737584",
+    "accent": "#9d1200",
+}
+"""Colours by what they stand for. Each has a contrast of at least 4.5 : 1 on white, so it serves for text too; any
+two are told apart with every common colour blindness, on white and on the book's dark pages, which invert figures."""
+
+PALE = "#e4e5ea"  # grid lines and fills that must stay behind everything else
+
+_STYLE: Any = {
+    # 6.4 in shrinks to about 358 px on a phone: 12 pt is then still 9 px high. DejaVu Sans comes with matplotlib,
+    # so every machine draws the same letters; "cm" matches the formulas of the page.
+    "figure.figsize": (6.4, 3.4),
+    "figure.dpi": 144,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "vaetut",
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 12,
+    "mathtext.fontset": "cm",
+    "text.color": COLORS["ink"],
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 12,
+    "axes.labelcolor": COLORS["ink"],
+    "axes.facecolor": "white",
+    "axes.edgecolor": COLORS["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.prop_cycle": cycler(color=[COLORS[k] for k in ("bound", "gap", "q", "p", "evidence", "accent")]),
+    "grid.color": PALE,
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 2.2,
+    "lines.solid_capstyle": "round",
+    "xtick.color": COLORS["muted"],
+    "ytick.color": COLORS["muted"],
+    "xtick.labelcolor": COLORS["ink"],
+    "ytick.labelcolor": COLORS["ink"],
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.frameon": False,
+    "legend.fontsize": 11,
+    "image.cmap": "gray_r",  # ink on paper: 1 is dark
+}
+
+
+def use_style() -> None:
+    """Set the book's style in `matplotlib.rcParams`, for all figures drawn from here on.
+
+    Example:
+        >>> import matplotlib
+        >>> with matplotlib.rc_context():  # only for this example: leave the reader's settings alone
+        ...     use_style()
+        ...     matplotlib.rcParams["axes.spines.top"]
+        False
+    """
+    matplotlib.rcParams.update(_STYLE)
+
+
+def style() -> AbstractContextManager[None]:
+    """The book's style inside a ``with`` block; `matplotlib.rcParams` are afterwards as they were before.
+
+    Example:
+        >>> with style():
+        ...     figure, ax = subplots()
+        >>> figure.get_facecolor()
+        (1.0, 1.0, 1.0, 1.0)
+    """
+    return matplotlib.rc_context(_STYLE)
+
+
+def subplots(rows: int = 1, columns: int = 1, *, height: float = 3.4, **options: Any) -> tuple[Figure, Any]:
+    """Like `matplotlib.pyplot.subplots`, 6.4 in wide and in the book's style, but shown only where it is asked for.
+
+    pyplot shows every figure at the end of a notebook cell, so one that is also the cell's last expression
+    appears twice. A figure from here appears once, as the last expression or as a frame of `vaetut.explore`.
+
+    Args:
+        rows: number of rows of axes.
+        columns: number of columns of axes.
+        height: the figure's height in inches.
+        **options: passed on to `matplotlib.pyplot.subplots`.
+
+    Returns:
+        The figure and its `Axes` (an array of them when there are several).
+
+    Example:
+        >>> figure, (left, right) = subplots(columns=2, height=2.5)
+        >>> figure.get_size_inches().tolist()
+        [6.4, 2.5]
+    """
+    import matplotlib.pyplot as plt  # choosing a backend is a side effect: not at import
+
+    positive_int(rows, "rows")
+    positive_int(columns, "columns")
+    with style():
+        figure, axes = plt.subplots(rows, columns, **{"figsize": (6.4, height), **options})
+    plt.close(figure)
+    return figure, axes

@@ -1,0 +1,142 @@
+"""The variational auto-encoder: an encoder, a prior and a decoder in one `torch.nn.Module`, chapter 11."""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
+
+from vaetut._validate import one_of, positive_int
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
+
+
+class VAE(nn.Module):
+    r"""The model of AEVB's experiments: two networks with one hidden layer each (AEVB, appendix C).
+
+    * encoder: $q_\phi(z|x) = \mathcal N(\mu, \mathrm{diag}\,\sigma^2)$, where $\mu$ and $\log \sigma^2$ are
+      the halves of one linear layer on top of $h = \tanh(W x + b)$ (``eq-vae-encoder``, AEVB eqs. 9 and 12);
+    * prior: $p(z) = \mathcal N(0, I)$ (``eq-vae-prior``);
+    * decoder: $p_\theta(x|z)$, with ``likelihood="bernoulli"`` a Bernoulli for each pixel
+      (``eq-vae-decoder``, AEVB eq. 11), with ``"gaussian"`` a normal for each, whose mean and log variance
+      are made as the encoder's are (AEVB eq. 12).
+
+    It is a `vaetut.LatentVariableModel`, so every bound of the package takes it; `vaetut.train` fits it. Its
+    parameters start as `torch.nn.Linear` makes them, in torch's default dtype; ``.float()``, ``.double()``
+    and ``.to(device)`` change dtype and device, the prior's too.
+
+    A density has no upper limit: where a column of the data is constant, the Gaussian likelihood grows
+    without end as that column's variance goes to zero. Add noise to such data, or leave the column out.
+
+    Args:
+        data_dim: D, the length of x.
+        latent_dim: the length of z.
+        hidden_dim: the width of both hidden layers. AEVB used 500 for MNIST and 200 for Frey Face.
+        likelihood: ``"bernoulli"`` for x in [0, 1], ``"gaussian"`` for any real x.
+        activation: of both hidden layers: ``"tanh"`` (as in AEVB), ``"relu"`` or ``"softplus"``.
+
+    Raises:
+        TypeError: if a dimension is not an int.
+        ValueError: if a dimension is less than 1, or a name is unknown.
+
+    Example:
+        >>> model = VAE(data_dim=64, latent_dim=2)
+        >>> x = torch.rand(5, 64)
+        >>> q = model.encode(x)
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([5]), torch.Size([2]))
+        >>> model.likelihood(q.rsample((7,))).mean.shape
+        torch.Size([7, 5, 64])
+    """
+
+    prior_loc: Tensor
+    prior_scale: Tensor
+
+    def __init__(
+        self,
+        data_dim: int,
+        latent_dim: int,
+        hidden_dim: int = 500,
+        likelihood: str = "bernoulli",
+        *,
+        activation: str = "tanh",
+    ) -> None:
+        super().__init__()
+        self.data_dim = positive_int(data_dim, "data_dim")
+        self.latent_dim = positive_int(latent_dim, "latent_dim")
+        self.hidden_dim = positive_int(hidden_dim, "hidden_dim")
+        self.likelihood_name = one_of(likelihood, "likelihood", ("bernoulli", "gaussian"))
+        self.activation = one_of(activation, "activation", _ACTIVATIONS)
+
+        def network(width_in: int, width_out: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Linear(width_in, hidden_dim), _ACTIVATIONS[activation](), nn.Linear(hidden_dim, width_out)
+            )
+
+        self.encoder = network(data_dim, 2 * latent_dim)
+        self.decoder = network(latent_dim, data_dim if likelihood == "bernoulli" else 2 * data_dim)
+        self.register_buffer("prior_loc", torch.zeros(latent_dim))
+        self.register_buffer("prior_scale", torch.ones(latent_dim))
+
+    @property
+    def prior(self) -> Distribution:
+        """p(z), the standard normal, event shape ``[latent_dim]``."""
+        return Independent(
+            Normal(self.prior_loc, self.prior_scale, validate_args=False), 1, validate_args=False
+        )
+
+    def encode(self, x: Tensor) -> Distribution:
+        """q(z|x) for ``x [..., data_dim]``: batch shape ``[...]``, event shape ``[latent_dim]``.
+
+        Raises:
+            TypeError: if x is no tensor of the parameters' dtype.
+            ValueError: if the last dimension of x is not ``data_dim``.
+        """
+        return _normal(self.encoder(self._checked(x, "x", self.data_dim)))
+
+    def likelihood(self, z: Tensor) -> Distribution:
+        r"""p(x|z) for ``z [..., latent_dim]``: batch shape ``[...]``, event shape ``[data_dim]``.
+
+        Any number of leading dimensions, such as ``[num_samples, batch]``, goes through the network at once.
+
+        The Bernoulli does not check the x that its ``log_prob`` is given, so that grey pixels are allowed:
+        $\log p(x|z)$ is then $x \log p + (1 - x) \log (1 - p)$, the expectation of the log-probability over
+        black and white pixels drawn with the grey values as their probabilities.
+
+        Raises:
+            TypeError: if z is no tensor of the parameters' dtype.
+            ValueError: if the last dimension of z is not ``latent_dim``.
+        """
+        output = self.decoder(self._checked(z, "z", self.latent_dim))
+        if self.likelihood_name == "gaussian":
+            return _normal(output)
+        pixels: Distribution = Bernoulli(logits=output, validate_args=False)
+        return Independent(pixels, 1, validate_args=False)
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments, for ``repr``."""
+        return (
+            f"data_dim={self.data_dim}, latent_dim={self.latent_dim}, hidden_dim={self.hidden_dim}, "
+            f"likelihood={self.likelihood_name!r}, activation={self.activation!r}"
+        )
+
+    def _checked(self, value: Tensor, name: str, width: int) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+        if value.dtype != self.prior_loc.dtype:
+            raise TypeError(
+                f"{name} must have the dtype of the model's parameters, {self.prior_loc.dtype}, "
+                f"got {value.dtype}; {name}.to(...) or model.to(...) converts one of them"
+            )
+        if value.dim() == 0 or value.shape[-1] != width:
+            raise ValueError(
+                f"{name} must have shape [..., {width}] for this model, got {tuple(value.shape)}"
+            )
+        return value
+
+
+def _normal(output: Tensor) -> Distribution:
+    """The diagonal Gaussian whose mean and log variance are the halves of ``output``.
+
+    Its parameters are a network's own and not a user's input, so they are not validated on each call.
+    """
+    mean, log_variance = output.chunk(2, dim=-1)
+    return Independent(Normal(mean, (0.5 * log_variance).exp(), validate_args=False), 1, validate_args=False)

@@ -1,0 +1,128 @@
+"""`verify`: the cell after an equation that shows, in numbers, that the equation holds.
+
+Used in every chapter; *How this book is tested* says what stands behind it.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vaetut._validate import one_of
+
+Relation = Literal["=", "<=", ">="]
+
+
+class VerificationError(AssertionError):
+    """The two sides of an equation do not agree."""
+
+
+def verify(
+    label: str,
+    left: Any,
+    right: Any,
+    *,
+    tolerance: float = 1e-9,
+    standard_error: Any = None,
+    relation: Relation = "=",
+) -> None:
+    r"""Check that both sides of the equation ``label`` agree and print one line that says so.
+
+    Sides are numbers or tensors (arrays, lists) that broadcast against each other; every element is checked.
+
+    * Exact sides: $|\mathrm{left} - \mathrm{right}| \le \mathrm{tolerance} \cdot \max(1, |\mathrm{right}|)$,
+      so ``tolerance`` is absolute for numbers below one and relative above.
+    * A Monte Carlo side: give its ``standard_error``; then $|\mathrm{left} - \mathrm{right}|$ must stay below
+      five standard errors, which a right equation exceeds about once in two million draws.
+    * An inequality: ``relation="<="`` or ``">="``, with the same slack.
+
+    The line shows rounded numbers (the first one of a tensor), so that every machine prints the same.
+
+    Args:
+        label: the equation's label, ``"eq-…"``.
+        left: the equation's left side.
+        right: its right side.
+        tolerance: how far exact sides may be apart; finite, and not negative.
+        standard_error: standard error of ``left - right`` where one side is a Monte Carlo estimate; positive.
+        relation: ``"="``, ``"<="`` or ``">="``.
+
+    Raises:
+        VerificationError: if the sides disagree; it shows the worst element.
+        ValueError: if a side is empty, not finite, or does not broadcast against the other.
+        TypeError: if a side is no number and no tensor.
+
+    Example:
+        >>> import math, torch
+        >>> verify("eq-basel", sum(1 / k**2 for k in range(1, 10**6)), math.pi**2 / 6, tolerance=1e-5)
+        ✓ eq-basel    left 1.6449    right 1.6449    equal to 1e-5
+        >>> z = torch.linspace(-1, 1, 5, dtype=torch.float64)
+        >>> verify("eq-log", torch.log1p(z**2), z**2, relation="<=")
+        ✓ eq-log    left 0.6931, …    right 1.0000, …    all 5 left <= right
+        >>> verify("eq-wrong", 1.0, 1.1)
+        Traceback (most recent call last):
+        vaetut.verify.VerificationError: eq-wrong: left 1.0000 and right 1.1000 differ by 0.1, allowed is 1.1e-09
+    """
+    if not isinstance(label, str) or not label:
+        raise TypeError(f"label must be a non-empty string such as 'eq-elbo', got {label!r}")
+    one_of(relation, "relation", ("=", "<=", ">="))
+    if not 0 <= tolerance < float("inf"):
+        raise ValueError(f"tolerance must be finite and not negative, got {tolerance}")
+    a, b = _side(left, "left"), _side(right, "right")
+    slack = tolerance * b.abs().clamp_min(1.0)
+    if standard_error is not None:
+        error = _side(standard_error, "standard_error")
+        if not (error > 0).all():
+            raise ValueError("standard_error must be positive; leave it out where both sides are exact")
+        slack = 5.0 * error
+    try:
+        a, b, slack = torch.broadcast_tensors(a, b, slack)
+    except RuntimeError:
+        raise ValueError(
+            f"left and right must broadcast: left has shape {tuple(a.shape)}, right {tuple(b.shape)}"
+        ) from None
+
+    excess = {"=": (a - b).abs(), "<=": a - b, ">=": b - a}[relation] - slack
+    if (excess > 0).any():
+        worst = int(excess.argmax())
+        x, y, allowed = (float(t.flatten()[worst]) for t in (a, b, slack))
+        where = "" if a.numel() == 1 else f" (element {worst} of {a.numel()})"
+        demand = "differ by" if relation == "=" else f"must satisfy left {relation} right, they differ by"
+        raise VerificationError(
+            f"{label}: left {_number(x)} and right {_number(y)} {demand} {abs(x - y):.1g}, "
+            f"allowed is {allowed:.2g}{where}"
+        )
+
+    if relation != "=":
+        found = f"left {relation} right"
+    elif standard_error is not None:
+        found = "within 5 standard errors"
+    else:
+        found = f"equal to {tolerance:.0e}".replace("e-0", "e-") if tolerance else "equal"
+    count = "" if a.numel() == 1 else f"all {a.numel()} "
+    print(f"✓ {label}    left {_show(a)}    right {_show(b)}    {count}{found}")
+
+
+def _side(value: Any, name: str) -> Tensor:
+    try:
+        side = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"{name} must be a number or a tensor of numbers, got {type(value).__name__}"
+        ) from None
+    if side.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(side.shape)}")
+    if not torch.isfinite(side).all():
+        raise ValueError(f"{name} must be finite, got {value}")
+    return side
+
+
+def _show(side: Tensor) -> str:
+    first = _number(float(side.flatten()[0]))
+    return first if side.numel() == 1 else f"{first}, …"
+
+
+def _number(value: float) -> str:
+    """Four decimals where that is readable, and never ``-0.0000``: rounding must not depend on the machine."""
+    if abs(value) >= 1e6 or 1e-8 < abs(value) < 1e-3:
+        return f"{value:.3e}"
+    return f"{round(value, 4) + 0.0:.4f}"
