@@ -1,0 +1,50 @@
+# Each target does all of its own set-up: the first one that you run makes .venv from requirements.lock.
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+
+# The same environment for every notebook kernel on every machine: one thread each, and nothing of the user's own.
+OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS
+export MPLCONFIGDIR := $(CURDIR)/.venv/matplotlib
+export IPYTHONDIR := $(CURDIR)/.venv/ipython
+export JUPYTER_CONFIG_DIR := $(CURDIR)/.venv/jupyter
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH MPLBACKEND
+
+.DEFAULT_GOAL := help
+.PHONY: help book test notebooks format lock clean env
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 @\2/p' $(MAKEFILE_LIST) | column -t -s @
+
+book: env ## execute every notebook, build the book, print the page to open
+	@$(BIN)/python tools/build_book.py
+
+test: env ## everything that must hold: lint, types, the built book, tests, doctests, notebooks
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python tools/build_book.py
+	@$(BIN)/python -m pytest -q -rs -n $(JOBS) --dist loadfile tests vaetut book --nbval --nbval-current-env \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout=300
+
+notebooks: env ## execute the notebooks in place (one of them: make notebooks ONLY=book/02-variational-lower-bound.ipynb)
+	@$(BIN)/python tools/notebooks.py $(ONLY)
+
+format: env ## format the Python files and sort their imports
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: env ## write requirements.lock anew from what .venv holds
+	@$(BIN)/python tools/lock.py
+
+clean: ## remove what was built; .venv too
+	rm -rf _build .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+env:
+	@command -v $(PYTHON) >/dev/null || { echo "vaetut: no $(PYTHON) found. Install Python 3.11 or newer," \
+		"or name the one to use: make book PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) tools/environment.py

@@ -1,0 +1,87 @@
+"""Build the book with Jupyter Book, strictly: every notebook is executed, and a warning is an error.
+
+Nothing happens when the book is newer than all that it is made from. Otherwise the pages are made from nothing, so
+that no stale page and no stale warning survives; only executed notebooks are kept between builds, and these too are
+thrown away when the package or a pinned version changes, which the cache by itself would not notice.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import distribution
+from pathlib import Path
+
+import matplotlib.font_manager  # noqa: F401  lists the fonts now, so that no notebook has to say that it does
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+PAGE = BUILD / "html" / "index.html"
+# Formulas in HTML, their fonts, and what is loaded when a page first uses \boldsymbol and the like.
+MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
+
+
+def main() -> int:
+    code = digest([*files("vaetut"), ROOT / "requirements.lock"])
+    pages = [*files("book"), *ROOT.glob("_*.yml"), *ROOT.glob("*.md"), Path(__file__)]
+    everything = code + digest([*pages, *files("tools")])
+    if not PAGE.exists() or stamp("book") != everything:
+        if stamp("code") != code:
+            shutil.rmtree(BUILD / ".jupyter_cache", ignore_errors=True)
+            write_stamp("code", code)
+        write_stamp("book", "")
+        for stale in ("html", ".doctrees", "jupyter_execute"):
+            shutil.rmtree(BUILD / stale, ignore_errors=True)
+        copy_mathjax()
+        print("Executing the notebooks and building the book (some minutes the first time) ...", flush=True)
+        options = ["-W", "-n", "--keep-going", "--quiet"]
+        command = [str(Path(sys.executable).parent / "jupyter-book"), "build", str(ROOT), *options]
+        if subprocess.run(command, cwd=ROOT).returncode or not PAGE.exists():
+            print("vaetut: the book could not be built; the warnings above say why", file=sys.stderr)
+            return 1
+        write_stamp("book", everything)
+    print(f"The book is built. Open this page in a browser:\n{PAGE}")
+    return 0
+
+
+def copy_mathjax() -> None:
+    """Put MathJax where Sphinx takes it from, so that the built book loads nothing from anywhere else."""
+    source = Path(str(distribution("django-static-mathjax").locate_file("mathjax/static/mathjax/es5")))
+    target = BUILD / "static" / "mathjax"
+    shutil.rmtree(target, ignore_errors=True)
+    for name in MATHJAX:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (source / name).is_dir() else shutil.copy
+        copy(source / name, target / name)
+
+
+def files(folder: str) -> list[Path]:
+    return [
+        p
+        for p in (ROOT / folder).rglob("*")
+        if p.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(p.parts)
+    ]
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """One hash of the Python version and of the files' names and contents."""
+    total = hashlib.sha256(sys.version.encode())
+    for path in sorted(paths):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(ROOT)} {content}\n".encode())
+    return total.hexdigest()
+
+
+def stamp(name: str) -> str:
+    path = BUILD / f"{name}.sha256"
+    return path.read_text() if path.exists() else ""
+
+
+def write_stamp(name: str, value: str) -> None:
+    BUILD.mkdir(exist_ok=True)
+    (BUILD / f"{name}.sha256").write_text(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""A Sphinx extension for the book: docstrings in the book's Markdown, and pages without a script that they don't use.
+
+Docstrings may write `code` and $formulas$ as the chapters do.
+"""
+
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+
+
+def to_restructured_text(line: str) -> str:
+    """Put Sphinx's markup in the place of Markdown's, outside of what is Sphinx's already."""
+    parts = re.split(r"(``.*?``|:[\w:]+:`.*?`)", line)
+    for i in range(0, len(parts), 2):
+        formulas = re.split(r"(?<!\$)\$(?!\s)([^$]+?)(?<!\s)\$(?!\w)", parts[i])
+        for j in range(0, len(formulas), 2):
+            formulas[j] = re.sub(r"(?<![`\w])`([^`]+)`(?![`_\w])", r"``\1``", formulas[j])
+        formulas[1::2] = [f":math:`{formula}`" for formula in formulas[1::2]]
+        parts[i] = "".join(formulas)
+    return "".join(parts)
+
+
+def process_docstring(
+    _app: Sphinx, what: str, _name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    """Translate a docstring in place, except for its examples."""
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            lines[i] = to_restructured_text(line)
+    if what in ("attribute", "data", "property"):
+        # Nothing, in a line of its own: napoleon takes what stands before a colon in the first line for a type.
+        lines.insert(0, "\\")
+
+
+def drop_thebe(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
+    """Jupyter Book puts the scripts of thebe, which would load code from elsewhere, on every page, and twice."""
+    scripts = context.get("script_files", [])
+    context["script_files"] = [script for script in scripts if "thebe" not in str(script).lower()]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("autodoc-process-docstring", process_docstring, priority=100)  # before napoleon
+    app.connect("html-page-context", drop_thebe)
+    return {"parallel_read_safe": True}
