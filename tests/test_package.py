@@ -1,0 +1,183 @@
+"""The package as a whole: its names, what importing it does, and the files that must agree with each other."""
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import distributions
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import environment
+import vaetut
+from lock import read_pins, roots
+from vaetut.cli import BOOK, REPOSITORY, main
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = read_pins((ROOT / "requirements.lock").read_text())
+# What Colab had in August 2026: installing vaetut there must replace none of it.
+COLAB = {
+    "torch": "2.11.0",
+    "numpy": "2.0.2",
+    "matplotlib": "3.10.0",
+    "ipywidgets": "7.7.1",
+    "scikit-learn": "1.6.1",
+    "pooch": "1.8.2",
+    "tqdm": "4.67.1",
+    "python": "3.12",
+}
+# Types that functions return, raise or ask for: a chapter meets their values, and need not name them.
+HANDED_OUT = {"ElboTerms", "Estimate", "Explorer", "History", "ImageData", "LatentVariableModel"}
+HANDED_OUT.add("VerificationError")
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", vaetut.__all__)
+def test_public_name_has_an_example(name):
+    value = getattr(vaetut, name)
+    assert inspect.getdoc(value), f"{name} has no docstring"
+    if name not in HANDED_OUT and not inspect.ismodule(value):
+        assert ">>>" in inspect.getdoc(value), f"the docstring of {name} has no example"
+
+
+@pytest.mark.parametrize("name", sorted(set(vaetut.__all__) - HANDED_OUT))
+def test_public_name_is_used_in_a_chapter_and_tested(name):
+    notebooks = [nbformat.read(path, as_version=4) for path in (ROOT / "book").glob("*.ipynb")]
+    chapters = "\n".join(
+        cell.source for notebook in notebooks for cell in notebook.cells if cell.cell_type == "code"
+    )
+    others = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in others)
+    assert re.search(rf"\b{name}\b", chapters), f"{name} is used in no chapter"
+    assert re.search(rf"\b{name}\b", tests), f"{name} is tested nowhere"
+
+
+# Importing
+
+
+IMPORT = """
+import json, random, sys, warnings
+import ipywidgets, matplotlib, matplotlib.pyplot, numpy, torch
+
+def state():
+    return {
+        "torch random state": torch.get_rng_state().tolist(),
+        "numpy random state": [str(part) for part in numpy.random.get_state()],
+        "python random state": str(random.getstate()),
+        "default dtype": str(torch.get_default_dtype()),
+        "threads": torch.get_num_threads(),
+        "rcParams": {key: str(value) for key, value in matplotlib.rcParams.items()},
+        "warning filters": [str(entry) for entry in warnings.filters],
+    }
+
+watched = []
+sys.addaudithook(lambda event, args: watched.append(event) if event.startswith(("socket.", "urllib.")) else None)
+before = state()
+import vaetut
+after = state()
+print(json.dumps({"changed": [k for k in before if before[k] != after[k]], "network": watched}))
+"""
+
+
+def test_import_has_no_side_effects():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert json.loads(done.stdout) == {"changed": [], "network": []}
+    assert done.stderr == ""
+
+
+# The command
+
+
+@pytest.mark.parametrize("arguments", [["--version"], []])
+def test_python_m_vaetut(arguments):
+    command = [sys.executable, "-m", "vaetut", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    expected = f"vaetut {vaetut.__version__}\n"
+    assert done.stdout == (expected if arguments else f"{expected}book    {BOOK}\nsource  {REPOSITORY}\n")
+
+
+def test_unknown_argument(capsys):
+    with pytest.raises(SystemExit):
+        main(["--no-such-option"])
+    assert "--no-such-option" in capsys.readouterr().err
+
+
+# Files that must agree
+
+
+def test_one_repository_url():
+    addresses = {}
+    for path in ROOT.rglob("*"):
+        hidden = any(part in ("_build", ".git", ".venv") for part in path.relative_to(ROOT).parts)
+        if path.is_file() and not hidden and path.suffix in (".py", ".md", ".yml", ".toml", ".ipynb", ".cff"):
+            found = re.findall(
+                r"github\.com/([\w.-]+/vaetut)\b|([\w-]+)\.github\.io/([\w-]+)", path.read_text("utf-8")
+            )
+            addresses |= {f"{repository or owner + '/' + page}": path for repository, owner, page in found}
+    assert list(addresses) == ["vaetut/vaetut"], addresses
+    assert PROJECT["urls"]["Repository"] == REPOSITORY
+    assert yaml.safe_load(text("_config.yml"))["repository"]["url"] == REPOSITORY
+    assert yaml.safe_load(text("CITATION.cff"))["repository-code"] == REPOSITORY
+
+
+def test_one_version():
+    assert vaetut.__version__ == PROJECT["version"] == yaml.safe_load(text("CITATION.cff"))["version"]
+    assert re.search(rf"^## \[?{re.escape(vaetut.__version__)}\b", text("CHANGELOG.md"), re.M)
+
+
+def test_lock_pins_what_pyproject_asks_for():
+    for requirement in roots():
+        assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)]), requirement
+
+
+def test_lock_is_closed():
+    """Whatever a pinned package needs is pinned too, so that every install is the same."""
+    installed = {canonicalize_name(found.name): found for found in distributions()}
+    for name in set(PINS) & set(installed):
+        for line in installed[name].requires or []:
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(needed.name) in PINS, f"{name} needs {needed}"
+
+
+def test_lock_names_no_build_and_no_server():
+    lines = [line for line in text("requirements.lock").splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", line) for line in lines)
+    assert PINS["torch"] == "2.13.0"
+
+
+def test_bounds_let_colab_keep_what_it_has():
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        assert requirement.specifier.contains(COLAB[requirement.name]), requirement
+    assert SpecifierSet(PROJECT["requires-python"]).contains(COLAB["python"])
+
+
+def test_conda_environment_is_the_lock():
+    *conda, pip = yaml.safe_load(text("environment.yml"))["dependencies"]
+    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+    python = next(line.partition("=")[2] for line in conda if line.startswith("python="))
+    assert python in environment.TESTED
+
+
+def test_python_versions_agree():
+    classifiers = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line]
+    workflow = yaml.safe_load(text(".github/workflows/ci.yml"))
+    assert list(environment.TESTED) == classifiers == workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert PROJECT["requires-python"] == f">={environment.TESTED[0]}"
