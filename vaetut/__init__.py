@@ -3,7 +3,7 @@
 Each module belongs to a chapter of the book of the same name, <https://github.com/vaetut/vaetut>.
 """
 
-from vaetut import plots
+from vaetut import distributions, plots
 from vaetut.aevb import History, train
 from vaetut.bounds import ElboTerms, elbo_terms, log_evidence, sgvb_a, sgvb_b
 from vaetut.data import ImageData, binarize, load

@@ -1,0 +1,29 @@
+"""Distributions that `torch.distributions` lacks, as drop-in classes, and Kullback–Leibler divergences with them.
+
+All eight are in the lists of AEVB section 2.4 (Kingma and Welling, 2013); chapters 7 to 9 of the book derive how each
+is drawn. They work wherever a torch distribution does: in `Independent`, `TransformedDistribution`,
+`MixtureSameFamily` and `torch.distributions.kl_divergence`, and in Pyro through
+``class PyroLogistic(Logistic, TorchDistributionMixin): pass``.
+"""
+
+from vaetut.distributions import kl  # registers its divergences with torch
+from vaetut.distributions.elliptical import Elliptical
+from vaetut.distributions.erlang import Erlang
+from vaetut.distributions.gompertz import Gompertz
+from vaetut.distributions.logistic import Logistic
+from vaetut.distributions.multivariate_student_t import MultivariateStudentT
+from vaetut.distributions.rayleigh import Rayleigh
+from vaetut.distributions.reciprocal import Reciprocal
+from vaetut.distributions.triangular import Triangular
+
+__all__ = [
+    "Elliptical",
+    "Erlang",
+    "Gompertz",
+    "Logistic",
+    "MultivariateStudentT",
+    "Rayleigh",
+    "Reciprocal",
+    "Triangular",
+    "kl",
+]

@@ -1,0 +1,176 @@
+"""What the scalar distributions of this folder share: arguments, noise, and the CDF near 1."""
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+from torch.distributions.multivariate_normal import _batch_mahalanobis, _batch_mv
+from torch.distributions.utils import broadcast_all
+from torch.types import _size
+
+from vaetut._noise import open_uniform
+from vaetut._validate import any_true, finite, float_tensor
+
+ONLY_FLOATS = "must be a number or a torch.Tensor of dtype torch.float32 or torch.float64"
+
+
+def as_parameters(**values: Tensor | float) -> list[Tensor]:
+    """Broadcast numbers and tensors against one another, as torch.distributions does, into tensors of one dtype."""
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            if value.dtype not in (torch.float32, torch.float64):
+                raise TypeError(f"{name} {ONLY_FLOATS}, got dtype {value.dtype}")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} {ONLY_FLOATS}, got {type(value).__name__}")
+    try:
+        tensors = broadcast_all(*values.values())
+    except RuntimeError as error:
+        shapes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in values.items() if isinstance(v, Tensor))
+        raise ValueError(f"the parameters must broadcast against one another, got shapes {shapes}") from error
+    if len({t.dtype for t in tensors}) == 1:
+        return list(tensors)
+    return [t.double() for t in tensors]
+
+
+def check_finite(value: Tensor, name: str) -> None:
+    """Raise ValueError unless ``value`` is finite, which its largest absolute value says in one pass."""
+    if value.numel() and not math.isfinite(value.detach().abs().amax().item()):
+        finite(value, name)
+
+
+def as_location_and_scale(loc: Tensor, scale_tril: Tensor) -> torch.Size:
+    """The batch shape that a vector ``loc`` [*batch, d] and a matrix ``scale_tril`` [*batch, d, d] have together."""
+    float_tensor(loc, "loc")
+    float_tensor(scale_tril, "scale_tril")
+    if loc.dtype != scale_tril.dtype:
+        raise TypeError(
+            f"loc and scale_tril must have the same dtype, got {loc.dtype} and {scale_tril.dtype}"
+        )
+    if loc.dim() < 1 or scale_tril.dim() < 2 or scale_tril.shape[-2:] != loc.shape[-1:] * 2:
+        raise ValueError(
+            "loc must have shape [*batch, d] and scale_tril [*batch, d, d], "
+            f"got {list(loc.shape)} and {list(scale_tril.shape)}"
+        )
+    return broadcast_shapes(loc=loc.shape[:-1], scale_tril=scale_tril.shape[:-2])
+
+
+def broadcast_shapes(**shapes: torch.Size) -> torch.Size:
+    """The shape that the batch ``shapes`` of the named parameters broadcast to."""
+    try:
+        return torch.Size(torch.broadcast_shapes(*shapes.values()))
+    except RuntimeError as error:
+        listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"the batch shapes must broadcast against one another, got {listed}") from error
+
+
+def squared_length(scale_tril: Tensor, difference: Tensor) -> Tensor:
+    """|A⁻¹ x|² for a lower triangular A [*batch, d, d] and x [*sample, *batch, d], without copies of A."""
+    result: Tensor = _batch_mahalanobis(scale_tril, difference)
+    return result
+
+
+def spread(scale_tril: Tensor, noise: Tensor) -> Tensor:
+    """A ε for A [*batch, d, d] and ε [*sample, *batch, d]."""
+    result: Tensor = _batch_mv(scale_tril, noise)
+    return result
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 − e⁻ˣ) for x ≥ 0, to full precision for small x and for large."""
+    small = x < math.log(2)
+    # Each branch is fed a harmless value where the other is chosen: else its infinite slope times 0 would be NaN.
+    return torch.where(
+        small,
+        torch.log(-torch.expm1(-torch.where(small, x, 1.0))),
+        torch.log1p(-torch.exp(-torch.where(small, 1.0, x))),
+    )
+
+
+def log_of(p: Tensor, complement: Tensor) -> Tensor:
+    """log p of a probability p whose complement 1 − p is known to full precision too."""
+    small = p < 0.5
+    return torch.where(
+        small, torch.log(torch.where(small, p, 0.5)), torch.log1p(-torch.where(small, 0.5, complement))
+    )
+
+
+def pick(side: Tensor, zero: Tensor, one: Tensor) -> Tensor:
+    """``zero`` where ``side`` is 0, ``one`` where it is 1: exactly, and faster on a CPU than `torch.where`."""
+    return torch.addcmul((1 - side) * zero, side, one)
+
+
+class Univariate(Distribution):
+    """A continuous distribution on the line, drawn as the quantile of uniform noise: z = F⁻¹(u).
+
+    A subclass names its parameters in ``arg_constraints``, in the order of its constructor, and defines `_quantile`,
+    ``log_prob``, ``cdf``, ``log_cdf`` and ``log_survival``.
+    """
+
+    has_rsample = True
+
+    def __init__(self, validate_args: bool | None, **values: Tensor | float) -> None:
+        for name, tensor in zip(values, as_parameters(**values), strict=True):
+            setattr(self, name, tensor)
+        super().__init__(tensor.shape, validate_args=validate_args)
+        if self._validate_args:
+            for name in values:
+                check_finite(getattr(self, name), name)
+
+    def _expect(self, holds: Tensor, constraint: str) -> None:
+        """Raise ValueError unless a relation between two parameters ``holds``."""
+        if self._validate_args and any_true(~holds):
+            values = ", ".join(f"{name}={getattr(self, name).detach()}" for name in self.arg_constraints)
+            raise ValueError(
+                f"Expected the parameters of {type(self).__name__} to satisfy {constraint}, got {values}"
+            )
+
+    def expand(self, batch_shape: _size, _instance: Any = None) -> Self:
+        """Return the same distribution with its parameters expanded to ``batch_shape``."""
+        owner = next(c for c in type(self).__mro__ if "arg_constraints" in vars(c))
+        new = self._get_checked_instance(owner, _instance)  # type: ignore[no-untyped-call]
+        for name in self.arg_constraints:
+            setattr(new, name, getattr(self, name).expand(batch_shape))
+        Distribution.__init__(new, torch.Size(batch_shape), validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def _quantile(self, u: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
+        """Draw z = F⁻¹(u), u uniform on (0, 1): differentiable in every parameter. Shape sample + batch."""
+        like: Tensor = getattr(self, next(iter(self.arg_constraints)))
+        noise = open_uniform(self._extended_shape(sample_shape), dtype=like.dtype, device=like.device)
+        return self._quantile(noise)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The quantile function F⁻¹ at probabilities in [0, 1]."""
+        if self._validate_args:
+            check_probability(value)
+        return self._quantile(value)
+
+    def survival(self, value: Tensor) -> Tensor:
+        """The upper tail 1 − F(x), to full relative precision where it is tiny."""
+        return self.log_survival(value).exp()
+
+    def log_survival(self, value: Tensor) -> Tensor:
+        """The log of the upper tail, log(1 − F(x))."""
+        raise NotImplementedError
+
+
+def zero_outside(q: Distribution, value: Tensor, log_prob: Tensor) -> Tensor:
+    """log p where ``value`` lies in the support of q and −∞ elsewhere; a value that was validated lies inside."""
+    if q._validate_args:
+        return log_prob
+    support: constraints.Constraint = q.support  # type: ignore[assignment]
+    return torch.where(support.check(value), log_prob, -math.inf)
+
+
+def check_probability(value: Tensor) -> None:
+    """Raise ValueError unless every entry of ``value`` lies in [0, 1]."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"value must be a torch.Tensor of probabilities, got {type(value).__name__}")
+    if any_true(~((value >= 0) & (value <= 1))):
+        raise ValueError(f"Expected value to be a probability in [0, 1], got {value}")

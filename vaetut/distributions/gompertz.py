@@ -1,0 +1,118 @@
+"""The Gompertz distribution (chapter 7, *Inverse CDF*)."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.nn.functional import softplus
+
+from vaetut.distributions._common import Univariate, log1mexp, zero_outside
+
+
+class Gompertz(Univariate):
+    """The Gompertz distribution: a lifetime whose hazard c b e^(bx) grows exponentially.
+
+    F(x) = 1 − exp(−c (e^(bx) − 1)) and log p(x) = log(bc) + bx − c (e^(bx) − 1) for x ≥ 0; a draw is
+    z = log(1 − log(1 − u)/c) / b. Nothing overflows before its result does, from c = 1e-37 to 1e30 in float32.
+
+    Source: Gompertz (1825), "On the nature of the function expressive of the law of human mortality", Philosophical
+    Transactions 115; in AEVB section 2.4 under "tractable inverse CDF". The same parameters as
+    ``scipy.stats.gompertz(c, scale=1/b)``.
+
+    Args:
+        concentration: c, positive: small for a late and narrow peak, c ≥ 1 for a density that falls from 0 on.
+        rate: b, positive, an inverse scale. Broadcasts against ``concentration``.
+        validate_args: whether to check arguments and values; torch's default when None.
+
+    Raises:
+        TypeError: if a parameter is not a number or a float32 or float64 tensor.
+        ValueError: if a parameter is not positive and finite, or if the shapes do not broadcast.
+
+    Example:
+        >>> import torch
+        >>> q = Gompertz(torch.tensor(0.01), torch.tensor(0.1))
+        >>> q.icdf(torch.tensor([0.1, 0.5, 0.9]))
+        tensor([24.4548, 42.5298, 54.4354])
+        >>> q.mean, q.mode
+        (tensor(40.7851), tensor(46.0517))
+    """
+
+    concentration: Tensor
+    rate: Tensor
+    arg_constraints: ClassVar = {"concentration": constraints.positive, "rate": constraints.positive}
+    support = constraints.nonnegative
+
+    def __init__(
+        self, concentration: Tensor | float, rate: Tensor | float, validate_args: bool | None = None
+    ) -> None:
+        super().__init__(validate_args, concentration=concentration, rate=rate)
+
+    def _scaled_quantile(self, log_hazard: Tensor) -> Tensor:
+        """The b x at which the cumulative hazard c (e^(bx) − 1) is exp(log_hazard): log(1 + e^(log_hazard − log c))."""
+        # Above the threshold log(1 + e^t) is t in float64 too. torch's own threshold, 20, is meant for float32.
+        return softplus(log_hazard - self.concentration.log(), threshold=40)
+
+    def _hazard_nodes(self) -> tuple[Tensor, Tensor]:
+        """b x at nodes of the cumulative hazard s = c (e^(bx) − 1), which is Exponential(1), and their weights.
+
+        E[f(bx)] = ∫ e^(−s) f ds = ∫ e^(t − eᵗ) f dt with s = eᵗ: smooth and double exponentially small at both ends,
+        so that the trapezoid rule is exact to about 1e-15 (Trefethen and Weideman 2014).
+        """
+        c = self.concentration
+        t = torch.arange(-160, 17, dtype=c.dtype, device=c.device).reshape(-1, *[1] * c.dim()) / 4
+        return self._scaled_quantile(t), torch.exp(t - t.exp()) / 4
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean e^c E₁(c) / b, E₁ being the exponential integral."""
+        y, weight = self._hazard_nodes()
+        return (weight * y).sum(0) / self.rate
+
+    @property
+    def mode(self) -> Tensor:
+        """The mode max(0, −log c) / b."""
+        return (-self.concentration.log()).clamp(min=0) / self.rate
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance E[(x − mean)²], an integral without an elementary form, by quadrature to rounding error."""
+        y, weight = self._hazard_nodes()
+        mean = (weight * y).sum(0)
+        return (weight * (y / mean - 1).square()).sum(0) * (mean / self.rate).square()
+
+    def _quantile(self, u: Tensor) -> Tensor:
+        return self._scaled_quantile((-torch.log1p(-u)).log()) / self.rate
+
+    def _standardize(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return self.rate * value
+
+    def _hazard(self, y: Tensor) -> Tensor:
+        """c (e^y − 1), as c m (m + 2) with m = e^(y/2) − 1: a tiny c meets a large e^y before that overflows."""
+        m = torch.expm1(y / 2)
+        return self.concentration * m * (m + 2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density at ``value``, in nats."""
+        y = self._standardize(value)
+        log_scale = self.rate.log() + self.concentration.log()
+        return zero_outside(self, value, y - self._hazard(y) + log_scale)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """F(x) = 1 − exp(−c (e^(bx) − 1))."""
+        return -torch.expm1(self.log_survival(value))
+
+    def log_cdf(self, value: Tensor) -> Tensor:
+        """The log of F(x), also where F(x) is too small for the dtype."""
+        return log1mexp(-self.log_survival(value))
+
+    def log_survival(self, value: Tensor) -> Tensor:
+        """The log of 1 − F(x): −c (e^(bx) − 1)."""
+        return -self._hazard(self._standardize(value).clamp(min=0))
+
+    def entropy(self) -> Tensor:
+        """The entropy 1 − log(bc) − e^c E₁(c), in nats."""
+        y, weight = self._hazard_nodes()
+        return 1 - self.rate.log() - self.concentration.log() - (weight * y).sum(0)

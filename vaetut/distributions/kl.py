@@ -1,0 +1,287 @@
+"""Kullback–Leibler divergences in closed form that torch lacks, registered with `torch.distributions.register_kl`.
+
+Importing `vaetut.distributions` makes `torch.distributions.kl_divergence` know them. A pair that torch has is never
+replaced. They are three groups: positive variables, whose divergences are made of E[log x], Var[log x] and E[xᵏ];
+divergences against a Gaussian, made of the mean and the variance; and single pairs. All are in nats, differentiable,
+and ∞ where q has no mass on a part of the support of p, or where the integral diverges.
+
+No pair is here for want of a closed form: Gompertz‖Gompertz, Logistic‖Logistic and Student's t‖Student's t (each has
+one for equal rates or scales, but a formula that holds only there would have the wrong gradient).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Beta,
+    Cauchy,
+    Distribution,
+    Exponential,
+    Gamma,
+    Gumbel,
+    HalfNormal,
+    InverseGamma,
+    Laplace,
+    LogNormal,
+    MultivariateNormal,
+    Normal,
+    Pareto,
+    StudentT,
+    Uniform,
+    Weibull,
+    register_kl,
+)
+from torch.distributions.kl import _KL_REGISTRY
+from torch.distributions.utils import broadcast_all
+from torch.nn.functional import softplus
+
+from vaetut.distributions._common import broadcast_shapes, squared_length
+from vaetut.distributions._moments import LogMoments, log_moments
+from vaetut.distributions.elliptical import Elliptical
+from vaetut.distributions.gompertz import Gompertz
+from vaetut.distributions.logistic import Logistic
+from vaetut.distributions.multivariate_student_t import MultivariateStudentT
+from vaetut.distributions.rayleigh import Rayleigh
+from vaetut.distributions.reciprocal import Reciprocal
+from vaetut.distributions.triangular import Triangular
+
+HALF_LOG_2PI = math.log(2 * math.pi) / 2
+
+
+def _register(p: type[Distribution], q: type[Distribution], function: Callable[..., Tensor]) -> None:
+    """Register ``function`` for the pair, unless torch has one."""
+    if (p, q) not in _KL_REGISTRY:
+        register_kl(p, q)(function)
+
+
+# Positive variables: KL = −E_p[log q] − H(p), and −E_p[log q] needs three moments of p.
+
+
+def _exponential(p: LogMoments, q: Exponential) -> Tensor:
+    return q.rate * p.log_power(1.0).exp() - q.rate.log()
+
+
+def _gamma(p: LogMoments, q: Gamma) -> Tensor:
+    log_normalizer = q.concentration.lgamma() - q.concentration * q.rate.log()
+    return log_normalizer - (q.concentration - 1) * p.mean_log + q.rate * p.log_power(1.0).exp()
+
+
+def _inverse_gamma(p: LogMoments, q: InverseGamma) -> Tensor:
+    log_normalizer = q.concentration.lgamma() - q.concentration * q.rate.log()
+    return log_normalizer + (q.concentration + 1) * p.mean_log + q.rate * p.log_power(-1.0).exp()
+
+
+def _stretched(p: LogMoments, scale: Tensor, k: Tensor | float) -> Tensor:
+    """Against the Weibull density (k/λ) (x/λ)^(k−1) exp(−(x/λ)ᵏ)."""
+    log_k = k.log() if isinstance(k, Tensor) else math.log(k)
+    log_scale = scale.log()
+    power = (p.log_power(k) - k * log_scale).exp()
+    return log_scale - log_k - (k - 1) * (p.mean_log - log_scale) + power
+
+
+def _half_normal(p: LogMoments, q: HalfNormal) -> Tensor:
+    power = (p.log_power(2.0) - 2 * q.scale.log()).exp()
+    return q.scale.log() + math.log(math.pi / 2) / 2 + power / 2
+
+
+def _log_normal(p: LogMoments, q: LogNormal) -> Tensor:
+    square = ((p.mean_log - q.loc) / q.scale).square() + p.var_log / q.scale.square()
+    return p.mean_log + q.scale.log() + HALF_LOG_2PI + square / 2
+
+
+CROSS_ENTROPIES: dict[type[Distribution], Callable[..., Tensor]] = {
+    Exponential: _exponential,
+    Gamma: _gamma,
+    InverseGamma: _inverse_gamma,
+    Weibull: lambda p, q: _stretched(p, q.scale, q.concentration),
+    Rayleigh: lambda p, q: _stretched(p, math.sqrt(2) * q.scale, 2.0),
+    HalfNormal: _half_normal,
+    LogNormal: _log_normal,
+}
+POSITIVE = (*CROSS_ENTROPIES, Pareto)
+
+for _q, _cross_entropy in CROSS_ENTROPIES.items():
+    for _p in (*POSITIVE, Reciprocal):
+        if _p is _q and _p in (InverseGamma, LogNormal):
+            continue  # torch has these two: their bases are compared
+        _register(_p, _q, lambda p, q, f=_cross_entropy: f(log_moments(p), q) - p.entropy())
+
+
+# Against a Gaussian: KL = log σ + log(2π)/2 + E_p[(x − μ)²]/2σ² − H(p).
+
+
+def _kl_normal(p: Distribution, q: Normal) -> Tensor:
+    square = p.variance / q.scale.square() + ((p.mean - q.loc) / q.scale).square()
+    return q.scale.log() + HALF_LOG_2PI + square / 2 - p.entropy()
+
+
+def _kl_student_normal(p: StudentT, q: Normal) -> Tensor:
+    exists = p.df > 2
+    variance = p.scale.square() * p.df / (torch.where(exists, p.df, 3.0) - 2)
+    square = variance / q.scale.square() + ((p.loc - q.loc) / q.scale).square()
+    entropy: Tensor = p.entropy()
+    return torch.where(exists, q.scale.log() + HALF_LOG_2PI + square / 2 - entropy, math.inf)
+
+
+for _p in (
+    Weibull,
+    Rayleigh,
+    HalfNormal,
+    InverseGamma,
+    LogNormal,
+    Reciprocal,
+    Gompertz,
+    Logistic,
+    Triangular,
+):
+    _register(_p, Normal, _kl_normal)
+_register(StudentT, Normal, _kl_student_normal)
+
+
+def _kl_multivariate_normal(p: Elliptical | MultivariateStudentT, q: MultivariateNormal) -> Tensor:
+    if p.event_shape != q.event_shape:
+        raise ValueError(f"p and q must have the same event shape, got {p.event_shape} and {q.event_shape}")
+    # the covariance of p is this many times A Aᵀ
+    one = torch.ones_like(p.loc[..., 0])
+    spread = p._scaled(one, 0) if isinstance(p, MultivariateStudentT) else p._mean_square_per_dim
+    spread = torch.where(torch.isnan(spread), math.inf, spread)
+    q_scale, p_scale = broadcast_all(q.scale_tril, p.scale_tril)
+    trace: Tensor = torch.linalg.solve_triangular(q_scale, p_scale, upper=False).square().sum((-2, -1))
+    square = squared_length(q_scale, p.loc - q.loc)
+    log_det = q_scale.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return log_det + q.loc.shape[-1] * HALF_LOG_2PI + (spread * trace + square) / 2 - p.entropy()
+
+
+_register(MultivariateStudentT, MultivariateNormal, _kl_multivariate_normal)
+_register(Elliptical, MultivariateNormal, _kl_multivariate_normal)
+
+
+# Single pairs on the line.
+
+
+def _kl_logistic_laplace(p: Logistic, q: Laplace) -> Tensor:
+    # E|y + d| = d + 2 log(1 + e^(−d)) for a standard logistic y
+    distance = ((p.loc - q.loc) / p.scale).abs()
+    absolute = p.scale * (distance + 2 * softplus(-distance))
+    return (2 * q.scale).log() + absolute / q.scale - p.entropy()
+
+
+def _kl_logistic_gumbel(p: Logistic, q: Gumbel) -> Tensor:
+    # E[e^(−ry)] = πr / sin(πr) for a standard logistic y and r < 1
+    ratio = p.scale / q.scale
+    exists = ratio < 1
+    shift = (p.loc - q.loc) / q.scale
+    power = torch.exp(-shift) / torch.sinc(torch.where(exists, ratio, 0.5))
+    return torch.where(exists, q.scale.log() + shift + power, math.inf) - p.entropy()
+
+
+def _kl_exponential(p: Gompertz | Triangular, q: Exponential) -> Tensor:
+    value = q.rate * p.mean - q.rate.log() - p.entropy()
+    return torch.where(p.low >= 0, value, math.inf) if isinstance(p, Triangular) else value
+
+
+_register(Logistic, Laplace, _kl_logistic_laplace)
+_register(Logistic, Gumbel, _kl_logistic_gumbel)
+_register(Gompertz, Exponential, _kl_exponential)
+_register(Triangular, Exponential, _kl_exponential)
+
+
+# Bounded variables: finite where the interval of p lies in that of q.
+
+
+def _within(p: Distribution, q: Distribution, value: Tensor) -> Tensor:
+    return torch.where((p.low >= q.low) & (p.high <= q.high), value, math.inf)  # type: ignore[attr-defined]
+
+
+def _kl_uniform(p: Reciprocal | Triangular, q: Uniform) -> Tensor:
+    return _within(p, q, (q.high - q.low).log() - p.entropy())
+
+
+def _kl_reciprocal_reciprocal(p: Reciprocal, q: Reciprocal) -> Tensor:
+    return _within(p, q, q._log_width.log() - p._log_width.log())
+
+
+def _log_integral(near: Tensor, far: Tensor, pole: Tensor, p_near: Tensor, p_far: Tensor) -> Tensor:
+    """∫ p(x) log|x − pole| dx between ``near`` and ``far``, the ends nearer to and farther from the pole; p is linear.
+
+    With |x − pole| = |far − pole| (1 − ρt), t from 0 at ``far`` to 1 at ``near``, the integral is made of
+    ∫ t log(1 − ρt) dt and ∫ (1 − t) log(1 − ρt) dt. Small ρ take their series, which has no cancellation.
+    """
+    length, reach = (far - near).abs(), (far - pole).abs()
+    empty = (length == 0) | (reach == 0)
+    reach = torch.where(empty, 1.0, reach)
+    rho = torch.where(empty, 0.0, length / reach).clamp(max=1)
+    small = rho < 0.3
+    r = torch.where(small, 1.0, rho)
+    rest = 1 - r
+    log_rest = rest.clamp(min=torch.finfo(r.dtype).tiny).log()  # its factor is 0 where rest is
+    to_near = -rest * (1 + r) * log_rest / (2 * r.square()) - 0.25 - 0.5 / r
+    to_far = rest.square() * log_rest / (2 * r.square()) - 0.75 + 0.5 / r
+    r = torch.where(small, rho, 0.0)
+    near_series, far_series = torch.zeros_like(r), torch.zeros_like(r)
+    for n in range(30, 0, -1):
+        near_series = r * (near_series - 1 / (n * (n + 2)))
+        far_series = r * (far_series - 1 / (n * (n + 1) * (n + 2)))
+    to_near, to_far = torch.where(small, near_series, to_near), torch.where(small, far_series, to_far)
+    return length * ((p_near + p_far) / 2 * reach.log() + p_near * to_near + p_far * to_far)
+
+
+def _mean_log_distance(p: Uniform | Triangular, start: Tensor, stop: Tensor, pole: Tensor) -> Tensor:
+    """∫ p(x) log|x − pole| dx from ``start`` to ``stop``, where ``stop`` is the end farther from the pole."""
+    if isinstance(p, Uniform):
+        density = 1 / (p.high - p.low)
+        return _log_integral(start, stop, pole, density, density)
+    knot = torch.maximum(torch.minimum(p.peak, torch.maximum(start, stop)), torch.minimum(start, stop))
+    p_start, p_knot, p_stop = (p._density(x) for x in (start, knot, stop))
+    return _log_integral(start, knot, pole, p_start, p_knot) + _log_integral(knot, stop, pole, p_knot, p_stop)
+
+
+def _kl_triangular(p: Uniform | Triangular, q: Triangular) -> Tensor:
+    peak = torch.maximum(
+        torch.minimum(q.peak, p.high), p.low
+    )  # where log q has its kink, on the interval of p
+    left, right = p.cdf(peak), 1 - p.cdf(peak)
+    _, rise, _, fall = q._lines(peak)
+    mean_log = (
+        _mean_log_distance(p, p.low, peak, q.low)
+        + _mean_log_distance(p, p.high, peak, q.high)
+        - left * rise.log()
+        - right * fall.log()
+    )
+    return _within(p, q, (q.high - q.low).log() - math.log(2) - mean_log - p.entropy())
+
+
+def _kl_bounded_reciprocal(p: Uniform | Triangular, q: Reciprocal) -> Tensor:
+    mean_log = _mean_log_distance(p, p.low, p.high, torch.zeros_like(p.low))
+    return _within(p, q, mean_log + q._log_width.log() - p.entropy())
+
+
+for _p in (Reciprocal, Triangular):
+    _register(_p, Uniform, _kl_uniform)
+for _p in (Uniform, Triangular):
+    _register(_p, Triangular, _kl_triangular)
+    _register(_p, Reciprocal, _kl_bounded_reciprocal)
+_register(Reciprocal, Reciprocal, _kl_reciprocal_reciprocal)
+
+
+# Infinite: q has no mass on a part of the support of p.
+
+
+def _kl_infinite(p: Distribution, q: Distribution) -> Tensor:
+    parameter: Tensor = getattr(p, next(iter(p.arg_constraints)))
+    return parameter.new_full(broadcast_shapes(p=p.batch_shape, q=q.batch_shape), math.inf)
+
+
+REAL = (Normal, Laplace, Cauchy, Gumbel, StudentT, Logistic)
+BOUNDED = (Beta, Uniform, Reciprocal, Triangular)
+
+for _p in REAL:
+    for _q in (*POSITIVE, Gompertz, *BOUNDED):
+        _register(_p, _q, _kl_infinite)
+for _p in (*POSITIVE, Gompertz):
+    for _q in BOUNDED:
+        _register(_p, _q, _kl_infinite)
+    if _p is not Pareto:
+        _register(_p, Pareto, _kl_infinite)
