@@ -3,7 +3,7 @@
 Each module belongs to a chapter of the book of the same name, <https://github.com/vaetut/vaetut>.
 """
 
-from vaetut import distributions, plots
+from vaetut import distributions, plots, reparam
 from vaetut.aevb import History, train
 from vaetut.bounds import ElboTerms, elbo_terms, log_evidence, sgvb_a, sgvb_b
 from vaetut.data import ImageData, binarize, load
@@ -21,6 +21,7 @@ from vaetut.information import (
 )
 from vaetut.models import VAE
 from vaetut.quadrature import expectation, integrate
+from vaetut.reparam import catalogue, families, register_reparameterization, reparameterize
 from vaetut.verify import VerificationError, verify
 
 __version__ = "0.1.0"
@@ -37,11 +38,14 @@ __all__ = [
     "LinearGaussian",
     "VerificationError",
     "binarize",
+    "catalogue",
     "cross_entropy",
+    "distributions",
     "elbo_terms",
     "entropy",
     "expectation",
     "explore",
+    "families",
     "integrate",
     "kl_divergence",
     "load",
@@ -51,6 +55,9 @@ __all__ = [
     "monte_carlo_entropy",
     "monte_carlo_kl",
     "plots",
+    "register_reparameterization",
+    "reparam",
+    "reparameterize",
     "sgvb_a",
     "sgvb_b",
     "train",

@@ -50,7 +50,7 @@ def as_location_and_scale(loc: Tensor, scale_tril: Tensor) -> torch.Size:
         )
     if loc.dim() < 1 or scale_tril.dim() < 2 or scale_tril.shape[-2:] != loc.shape[-1:] * 2:
         raise ValueError(
-            "loc must have shape [*batch, d] and scale_tril [*batch, d, d], "
+            "loc must have shape ``[*batch, d]`` and scale_tril [*batch, d, d], "
             f"got {list(loc.shape)} and {list(scale_tril.shape)}"
         )
     return broadcast_shapes(loc=loc.shape[:-1], scale_tril=scale_tril.shape[:-2])

@@ -38,7 +38,7 @@ def uniform_direction(shape: _size, *, dtype: torch.dtype, device: torch.device)
 class Elliptical(Distribution):
     """An elliptical distribution: z = μ + r A u, with u uniform on the unit sphere and r ~ ``radial``.
 
-    log p(x) = log p_r(r) − (d − 1) log r − log(2π^(d/2)/Γ(d/2)) − log det A, where r = |A⁻¹(x − μ)|. All directions
+    log p(x) = log p_r(r) − (d − 1) log r − log(2π^(d/2)/Γ(d/2)) − log det A, where r = ‖A⁻¹(x − μ)‖. All directions
     are alike after A⁻¹; ``radial`` says how far out the mass lies. In two dimensions `Rayleigh` (1) gives N(μ, A Aᵀ).
     At x = μ the density is its limit for r → 0.
 
@@ -46,10 +46,10 @@ class Elliptical(Distribution):
     in AEVB section 2.4 under "location-scale".
 
     Args:
-        radial: the distribution of r: univariate, on positive numbers, batch shape [*batch]. Draws have a gradient in
-            its parameters if it has ``rsample``.
-        loc: μ, shape [*batch, d].
-        scale_tril: A, lower triangular with a positive diagonal, shape [*batch, d, d]. Batch shapes broadcast.
+        radial: the distribution of r: univariate, on positive numbers, batch shape ``[*batch]``. Draws have a
+            gradient in its parameters if it has ``rsample``.
+        loc: μ, shape ``[*batch, d]``.
+        scale_tril: A, lower triangular with a positive diagonal, shape ``[*batch, d, d]``. Batch shapes broadcast.
         validate_args: whether to check arguments and values; torch's default when None.
 
     Raises:

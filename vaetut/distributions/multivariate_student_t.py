@@ -61,16 +61,16 @@ def digamma_difference(x: Tensor, a: float) -> Tensor:
 class MultivariateStudentT(Distribution):
     """Student's t distribution of a vector: z = μ + A ε / √(g/ν) with ε ~ N(0, I) and g ~ χ²(ν).
 
-    log p(x) = log Γ((ν + d)/2) − log Γ(ν/2) − (d/2) log(νπ) − log det A − (ν + d)/2 · log(1 + |A⁻¹(x − μ)|²/ν).
+    log p(x) = log Γ((ν + d)/2) − log Γ(ν/2) − (d/2) log(νπ) − log det A − (ν + d)/2 · log(1 + ‖A⁻¹(x − μ)‖²/ν).
     The tails are heavy for small ν; for large ν it approaches N(μ, A Aᵀ), in float32 too.
 
     Source: Kotz and Nadarajah (2004), *Multivariate t Distributions and Their Applications*; Student's t is in AEVB
     section 2.4 under "location-scale".
 
     Args:
-        df: ν, positive: the degrees of freedom. Shape [*batch].
-        loc: μ, shape [*batch, d].
-        scale_tril: A, lower triangular with a positive diagonal, shape [*batch, d, d]. Batch shapes broadcast.
+        df: ν, positive: the degrees of freedom. Shape ``[*batch]``.
+        loc: μ, shape ``[*batch, d]``.
+        scale_tril: A, lower triangular with a positive diagonal, shape ``[*batch, d, d]``. Batch shapes broadcast.
         validate_args: whether to check arguments and values; torch's default when None.
 
     Raises:

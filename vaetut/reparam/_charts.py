@@ -1,0 +1,367 @@
+"""Coordinates for the quadrature of implicit gradients, and what reduces to it (chapter 10, *Implicit*).
+
+A `Chart` maps the support of a density to the real line so that both tails fall exponentially and nothing is lost near
+an end: x = log z on (0, ∞), x = logit z on (0, 1), x = arsinh of the standardised z on the real line. Gamma, beta,
+Student's t and F have their log-densities written in that coordinate. So they reach samples that have no room in a
+float64 beside an end of the support, and they keep the digits that cancel in ``log_prob``.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Beta,
+    Dirichlet,
+    Distribution,
+    FisherSnedecor,
+    Gamma,
+    InverseGamma,
+    Kumaraswamy,
+    MixtureSameFamily,
+    StudentT,
+    TransformedDistribution,
+    VonMises,
+)
+from torch.nn.functional import logsigmoid, softplus
+
+from vaetut._validate import any_true
+from vaetut.reparam._quadrature import LogDensity, Split, reach, split
+
+TINY = math.log(torch.finfo(torch.float64).tiny)
+ULP = torch.finfo(torch.float64).eps
+# Nearer than this (relative to it) to an end other than 0 of the support, the distance from the end has lost half its
+# digits to rounding; and a power law, which takes over from there, is right to as many digits.
+ROOM = math.sqrt(ULP)
+
+
+class Chart(NamedTuple):
+    """A coordinate x of z on the real line."""
+
+    to_x: Callable[[Tensor], Tensor]
+    to_z: Callable[[Tensor], Tensor]
+    log_density: LogDensity  # of x
+    low: float | Tensor = -math.inf  # range of x in which the log-density can be computed
+    high: float | Tensor = math.inf
+    sides: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda *masses: (
+        masses
+    )  # from those of x to those of z
+
+
+class Moved(NamedTuple):
+    """Samples with their implicit gradients, and the logs of F(z) and 1 − F(z); each ``[samples, *batch]``."""
+
+    z: Tensor
+    log_below: Tensor
+    log_above: Tensor
+
+
+def move(q: Distribution, z: Tensor, rounds: int | None = None) -> Moved:
+    """Attach the implicit gradient to the detached samples ``z [samples, *batch]`` of a univariate q, in float64."""
+    if isinstance(q, MixtureSameFamily):
+        return _mixture(q, z, rounds)
+    if isinstance(q, VonMises):
+        return _von_mises(q, z, rounds)
+    if is_transformed(q):
+        return _transformed(q, z, rounds)
+    return move_in(chart_of(q, z), q, z, rounds)
+
+
+def is_transformed(q: Distribution) -> bool:
+    """Whether q has to be looked at through its base: torch calls the support of 5 + Gamma "real"."""
+    return isinstance(q, TransformedDistribution) and type(q).support is TransformedDistribution.support
+
+
+def move_in(chart: Chart, q: Distribution, z: Tensor, rounds: int | None) -> Moved:
+    """The same in a given chart."""
+    x = chart.to_x(z.nan_to_num()).detach()  # an overflow counts as the largest float64
+    parts = split_in(chart, x, q, rounds)
+    moved = chart.to_z(x + parts.step)
+    return Moved(z + (moved - moved.detach()), *chart.sides(parts.log_below, parts.log_above))
+
+
+def split_in(chart: Chart, x: Tensor, q: Distribution, rounds: int | None) -> Split:
+    """`split` in a chart, checked: all that belongs to the distribution must have been seen."""
+    low, high = (torch.as_tensor(end, dtype=x.dtype, device=x.device) for end in (chart.low, chart.high))
+    parts = split(chart.log_density, x, low.expand_as(x[0]), high.expand_as(x[0]), rounds)
+    mass = torch.logaddexp(parts.log_below, parts.log_above).detach()
+    if any_true(~(mass.abs() < 1e-4)):
+        worst = mass.flatten()[mass.abs().nan_to_num(math.inf).argmax()].exp()
+        raise RuntimeError(
+            f"exp({type(q).__name__}.log_prob) integrates to {float(worst):.6g} over the support, not to 1: either "
+            "log_prob is not normalised, or it has features too narrow for the quadrature to find (peaks that are far "
+            "apart belong in a MixtureSameFamily, whose components are treated one by one)"
+        )
+    return parts
+
+
+def chart_of(q: Distribution, z: Tensor) -> Chart:
+    """The chart for q: written for its family, or found from the ends of its support."""
+    for family, make in _FAMILIES.items():
+        if isinstance(q, family) and type(q).log_prob is family.log_prob:
+            return make(q, z)
+    support: Any = q.support
+    lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    lower, upper = (
+        None if end is None else torch.as_tensor(end).to(z).expand_as(z[0]) for end in (lower, upper)
+    )
+    if lower is not None and upper is not None:
+        return _interval(q.log_prob, lower, upper)
+    if lower is not None or upper is not None:
+        return _half_line(q.log_prob, lower, upper)
+    return _line(q.log_prob, z)
+
+
+def _line(log_prob: LogDensity, z: Tensor) -> Chart:
+    """z = m + s sinh x, with m and s from where the density has fallen to 1/e of what it is at the likeliest sample."""
+    unit = z.abs().amax(0)
+    unit = torch.where(unit > 0, unit, 1.0)
+    infinity = torch.full_like(unit, math.inf)
+
+    def widths(m: Tensor, level: Tensor) -> Tensor:
+        exponents = (-56.0, 5.0, 24)
+        zero = torch.zeros_like(m)
+        return unit * reach(lambda u: log_prob(m + unit * u), zero, level, -infinity, infinity, exponents)
+
+    with torch.no_grad():
+        m = z.gather(0, log_prob(z).argmax(0, keepdim=True))[0]
+        for _ in range(2):  # the second time from the middle of that interval, in case z is far out
+            at_m = log_prob(m)
+            left, right = widths(m, at_m - 1)
+            middle = m + (right - left) / 2
+            m = torch.where(log_prob(middle) > at_m, middle, m)
+        s = (left + right) / 2
+
+    def log_density(x: Tensor) -> Tensor:
+        return log_prob(m + s * x.sinh()) + (s / 2).log() + x.abs() + torch.log1p(torch.exp(-2 * x.abs()))
+
+    # Up to e^300, whose square is finite still.
+    return Chart(
+        lambda z: torch.asinh((z - m) / s).clamp(-700.0, 700.0),
+        lambda x: m + s * x.sinh(),
+        log_density,
+        -300.0,
+        300.0,
+    )
+
+
+def _half_line(log_prob: LogDensity, lower: Tensor | None, upper: Tensor | None) -> Chart:
+    """z = lower + e^x or z = upper − e^x."""
+    sign, end = (1.0, lower) if lower is not None else (-1.0, upper)
+    assert end is not None
+
+    def log_density(x: Tensor) -> Tensor:
+        return log_prob(end + sign * x.exp()) + x
+
+    low, high = _reach_of(log_density, end)
+    return Chart(
+        lambda z: torch.maximum(_log_positive(sign * (z - end)), (ULP / 4 * end.detach().abs()).log()),
+        lambda x: end + sign * x.exp(),
+        log_density,
+        torch.maximum(low, (ROOM * end.detach().abs()).log()),
+        high,
+        lambda *masses: masses if sign > 0 else masses[::-1],
+    )
+
+
+def _interval(log_prob: LogDensity, lower: Tensor, upper: Tensor) -> Chart:
+    """z = lower + (upper − lower) sigmoid(x)."""
+    width = upper - lower
+
+    def to_z(x: Tensor) -> Tensor:  # from the nearer end
+        return torch.where(x < 0, lower + width * x.sigmoid(), upper - width * (-x).sigmoid())
+
+    def log_density(x: Tensor) -> Tensor:
+        return log_prob(to_z(x)) + width.log() + logsigmoid(x) + logsigmoid(-x)
+
+    def nearest(relative: float) -> tuple[Tensor, Tensor]:
+        low, high = ((relative * (end / width).detach().abs()).log() for end in (lower, upper))
+        return low.clamp(min=TINY), -high.clamp(min=TINY)
+
+    low, high = _reach_of(log_density, lower)
+    return Chart(
+        lambda z: ((z - lower) / (upper - z)).log().clamp(*nearest(ULP / 4)),
+        to_z,
+        log_density,
+        torch.maximum(low, nearest(ROOM)[0]),
+        torch.minimum(high, nearest(ROOM)[1]),
+    )
+
+
+@torch.no_grad()
+def _reach_of(log_density: LogDensity, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The range of e^x in float64, or of its square root where the density is not finite so far out."""
+    far = torch.full_like(like, 700.0)
+    low, high = log_density(torch.stack([-far, far])).isfinite()
+    return torch.where(low, -far, -far / 2), torch.where(high, far, far / 2)
+
+
+def _log_positive(z: Tensor) -> Tensor:
+    return z.clamp(min=math.exp(TINY)).log()
+
+
+def _gamma(q: Any) -> Chart:
+    """x = log z; with y = log(rz/a), log g = a (y − e^y + 1) + (a log a − a − log Γ(a))."""
+    a, r = q.concentration, q.rate
+
+    def log_density(x: Tensor) -> Tensor:
+        y = x + (r / a).log()
+        return a * (y - y.expm1()) + (torch.xlogy(a, a) - a - a.lgamma())
+
+    return Chart(_log_positive, torch.exp, log_density)
+
+
+def _inverse_gamma(q: Any) -> Chart:
+    """The gamma's, with x = −log z."""
+    gamma = _gamma(q.base_dist)
+    return gamma._replace(
+        to_x=lambda z: -_log_positive(z), to_z=lambda x: (-x).exp(), sides=lambda *masses: masses[::-1]
+    )
+
+
+def beta_chart(a: Tensor, b: Tensor) -> Chart:
+    """x = logit z; log g = a log sigmoid(x) + b log sigmoid(−x) − log B(a, b).
+
+    z is written so that its gradient, z (1 − z), keeps its digits near 1.
+    """
+    constant = a.lgamma() + b.lgamma() - (a + b).lgamma()
+    return Chart(
+        lambda z: (z.log() - torch.log1p(-z)).clamp(TINY, -math.log(ULP / 2)),
+        lambda x: torch.where(x < 0, x.sigmoid(), 1 - (-x).sigmoid()),
+        lambda x: a * logsigmoid(x) + b * logsigmoid(-x) - constant,
+    )
+
+
+def _fisher_snedecor(q: Any) -> Chart:
+    """x = log z; d₁z/d₂ has the odds of a beta variable with concentrations d₁/2, d₂/2."""
+    odds = beta_chart(q.df1 / 2, q.df2 / 2)
+    return Chart(_log_positive, torch.exp, lambda x: odds.log_density(x + (q.df1 / q.df2).log()))
+
+
+def _kumaraswamy(q: Any) -> Chart:
+    """x = logit z; log g = log ab + a log z + (b − 1) log(1 − z^a) + log(1 − z), with log z = log sigmoid(x)."""
+    a, b = q.concentration1, q.concentration0
+
+    def log_density(x: Tensor) -> Tensor:
+        power = a * logsigmoid(x)  # log z^a
+        near = power > -0.5
+        rest = torch.where(
+            near,
+            (-torch.where(near, power, -1.0).expm1()).log(),
+            torch.log1p(-torch.where(near, -1.0, power).exp()),
+        )
+        return (a * b).log() + power + (b - 1) * rest + logsigmoid(-x)
+
+    ends = beta_chart(a, b)
+    return Chart(ends.to_x, ends.to_z, log_density, high=700.0)
+
+
+def _student_t(q: Any, z: Tensor) -> Chart:
+    """x = log |y| with y = (z − μ)/σ, whose sign stays; log g = x − (ν + 1)/2 · log(1 + y²/ν) + constant."""
+    df, loc, scale = q.df, q.loc, q.scale
+    sign = (z - loc.detach()).sign()
+    constant = ((df + 1) / 2).lgamma() - (df / 2).lgamma() + (4 / (math.pi * df)).log() / 2
+
+    def log_density(x: Tensor) -> Tensor:
+        log_w = 2 * x - df.log()
+        log_1_w = softplus(log_w, threshold=40)
+        # ν log(1 + w), w = y²/ν, is y² less what its derivative in ν is made of: a series keeps that for small w.
+        small = log_w < -4.0
+        w = torch.where(small, log_w, -4.0).exp()
+        series: Any = 0.1  # log(1 + w)/w = 1 − w/2 + w²/3 − …
+        for k in range(9, 0, -1):
+            series = 1 / k - w * series
+        square = torch.where(small, 2 * x, 0.0).exp()
+        return x - (torch.where(small, square * series, df * log_1_w) + log_1_w) / 2 + constant
+
+    def sides(below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
+        near, far = torch.logaddexp(torch.zeros_like(below), below) - math.log(2), above - math.log(2)
+        return torch.where(sign > 0, near, far), torch.where(sign > 0, far, near)
+
+    return Chart(
+        lambda z: _log_positive(((z - loc) / scale).abs()),
+        lambda x: loc + scale * sign * x.exp(),
+        log_density,
+        sides=sides,
+    )
+
+
+_FAMILIES: dict[Any, Callable[[Any, Tensor], Chart]] = {
+    Beta: lambda q, z: beta_chart(q.concentration1, q.concentration0),
+    FisherSnedecor: lambda q, z: _fisher_snedecor(q),
+    Gamma: lambda q, z: _gamma(q),
+    InverseGamma: lambda q, z: _inverse_gamma(q),
+    Kumaraswamy: lambda q, z: _kumaraswamy(q),
+    StudentT: _student_t,
+}
+
+
+def _mixture(q: Any, z: Tensor, rounds: int | None) -> Moved:
+    """dz/dφ = Σ πₖ pₖ/p · dzₖ/dφ − Σ ∂πₖ/∂φ · Fₖ / p, with dzₖ/dφ the gradient at z were it a draw of component k."""
+    component = q.component_distribution
+    each = z.unsqueeze(-1).expand(*z.shape, component.batch_shape[-1])
+    moved = move(component, each, rounds)
+    with torch.no_grad():
+        log_weight = q.mixture_distribution.logits.log_softmax(-1)
+        log_p = q.log_prob(z)
+        share = torch.exp(log_weight + component.log_prob(each) - log_p.unsqueeze(-1))
+        below, above = ((log_weight + part).logsumexp(-1) for part in moved[1:])
+        # Σ ∂πₖ/∂φ = 0, so Fₖ may be replaced by Fₖ − 1: the smaller of the two cancels less.
+        lower = (below < above).unsqueeze(-1)
+        mass = torch.where(lower, moved.log_below.exp(), -moved.log_above.exp())
+    weights = q.mixture_distribution.logits.softmax(-1)
+    step = (share * (moved.z - each)).sum(-1) - (weights * mass).sum(-1) * torch.exp(-log_p)
+    return Moved(z + (step - step.detach()), below, above)
+
+
+def _von_mises(q: Any, z: Tensor, rounds: int | None) -> Moved:
+    """The circle is cut at ±π, wherever μ is: dz/dφ = v(z) − v(π) p(π)/p(z), with v the gradient for a cut at μ ± π."""
+    loc = q.loc.detach()
+
+    def turned(t: Tensor) -> Tensor:
+        return torch.remainder(t - loc + math.pi, 2 * math.pi) - math.pi
+
+    cut = turned(torch.full_like(z[:1], math.pi))
+    t = torch.cat([turned(z), cut])
+    ends = torch.full_like(loc, math.pi)
+    moved = move_in(_interval(lambda t: q.log_prob(t + loc), -ends, ends), q, t, rounds)
+    with torch.no_grad():
+        ratio = torch.exp(q.concentration * (cut.cos() - turned(z).cos()))
+        total = torch.logaddexp(moved.log_below, moved.log_above)
+        mass = (moved.log_below - total).exp()
+        below = (mass[:-1] - mass[-1:] + (t[:-1] < cut)).clamp(0.0, 1.0)
+    step = (moved.z - t)[:-1] - ratio * (moved.z - t)[-1:]
+    return Moved(z + (step - step.detach()), below.log(), torch.log1p(-below))
+
+
+def _transformed(q: Any, z: Tensor, rounds: int | None) -> Moved:
+    """Move the variable of the base, and apply the transforms to it."""
+    sign: Any = 1
+    with torch.no_grad():
+        y = z
+        for transform in reversed(q.transforms):
+            y = transform.inv(y)
+            sign = sign * transform.sign
+    moved = move(q.base_dist, y, rounds)
+    image = moved.z
+    for transform in q.transforms:
+        image = transform(image)
+    rising = torch.as_tensor(sign, device=z.device) > 0
+    below = torch.where(rising, moved.log_below, moved.log_above)
+    above = torch.where(rising, moved.log_above, moved.log_below)
+    return Moved(z + (image - image.detach()), below, above)
+
+
+def move_dirichlet(q: Dirichlet, z: Tensor, rounds: int | None = None) -> Tensor:
+    """Attach the gradient to draws ``[samples, *batch, K]`` of a Dirichlet.
+
+    z_k is beta with concentrations αₖ and Σⱼ αⱼ − αₖ, and what the others share among them does not depend on αₖ:
+    when αₖ moves, z_k moves as that beta does and the others shrink in proportion.
+    """
+    others = 1 - torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+    chart = beta_chart(q.concentration, (q.concentration @ others).detach())
+    x = _log_positive(z) - _log_positive(z @ others)
+    step = z * split_in(chart, x, q, rounds).step
+    return z + step - z * step.sum(-1, keepdim=True)

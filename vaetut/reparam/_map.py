@@ -1,0 +1,121 @@
+r"""What a reparameterization is: a noise and a map (chapter 6, *The reparameterization trick*)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent
+from torch.types import _size
+
+from vaetut._validate import any_true, float_tensor
+
+
+class Map(NamedTuple):
+    """What a registered function returns for one distribution.
+
+    ``noise`` and ``g`` are None where draws have a gradient but no single map makes them (the implicit Dirichlet).
+    ``rsample``, where it is given, draws z as ``g(noise.sample(shape))`` would, with the same gradients, but faster.
+    """
+
+    noise: Distribution | None
+    g: Callable[[Tensor], Tensor] | None
+    rsample: Callable[[torch.Size], Tensor] | None = None
+
+
+@dataclass(repr=False, eq=False, slots=True)
+class Reparameterization:
+    r"""A draw of q as a deterministic function of noise, $z = g_\phi(\epsilon)$ with $\epsilon \sim p(\epsilon)$.
+
+    Made by `reparameterize`.
+
+    Attributes:
+        distribution: q itself.
+        family: the family of the map, one of "inverse_cdf", "location_scale", "composition" and "implicit".
+        differentiable: the names of the constructor's parameters that z has a gradient in.
+    """
+
+    distribution: Distribution
+    family: str
+    differentiable: tuple[str, ...]
+    _map: Map
+
+    @property
+    def noise(self) -> Distribution:
+        """p(ε), a distribution with ``q.batch_shape`` whose event is whatever noise one draw needs.
+
+        It has no parameter of q in it, apart from those that ``differentiable`` leaves out: they are constants to
+        this map.
+        """
+        if self._map.noise is None:
+            raise self._no_map()
+        return self._map.noise
+
+    def g(self, eps: Tensor) -> Tensor:
+        r"""Map noise to a draw, $z = g_\phi(\epsilon)$.
+
+        Args:
+            eps: ``[..., *batch_shape, *noise.event_shape]``, or what broadcasts with it.
+
+        Returns:
+            z, ``[..., *batch_shape, *event_shape]``, differentiable in ``eps`` and in the parameters.
+
+        Raises:
+            TypeError: if ``eps`` has not the dtype of the noise.
+            ValueError: if its shape does not fit, or a value lies outside the support of the noise (the latter is
+                not looked at where q was made with ``validate_args=False``).
+        """
+        self._check_noise(eps)
+        if self._map.g is None:
+            raise self._no_map()
+        return self._map.g(eps)
+
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
+        """Draw z, ``[*sample_shape, *batch_shape, *event_shape]``, with gradients in ``differentiable``."""
+        shape = torch.Size(sample_shape)
+        noise, g, rsample = self._map
+        if rsample is not None:
+            return rsample(shape)
+        if noise is None or g is None:
+            raise self._no_map()
+        return g(noise.sample(shape))
+
+    def _no_map(self) -> NotImplementedError:
+        return NotImplementedError(
+            f"{type(self.distribution).__name__} via={self.family!r} has draws with a gradient (rsample), but no "
+            "single noise and map that make them; via='composition' has both"
+        )
+
+    def _check_noise(self, eps: Tensor) -> None:
+        float_tensor(eps, "eps")
+        dtype = _dtype(self.noise)
+        if dtype is not None and eps.dtype != dtype:
+            raise TypeError(f"eps must have the dtype of the noise, {dtype}, got {eps.dtype}")
+        batch, event = self.noise.batch_shape, self.noise.event_shape
+        cut = max(eps.dim() - len(event), 0)
+        try:
+            torch.broadcast_shapes(eps.shape[:cut], batch)
+            fits = eps.shape[cut:] == event
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"eps must have a shape that ends in {tuple(batch + event)}, got {tuple(eps.shape)}"
+            )
+        if self.distribution._validate_args and eps.numel():
+            support: Any = self.noise.support
+            if any_true(~support.check(eps)):
+                raise ValueError(f"eps must lie in the support of the noise, {support}, and not be NaN")
+
+    def __repr__(self) -> str:
+        return (
+            f"Reparameterization({type(self.distribution).__name__}, family={self.family!r}, "
+            f"noise={type(self._map.noise).__name__}, differentiable={self.differentiable})"
+        )
+
+
+def _dtype(noise: Distribution) -> torch.dtype | None:
+    while isinstance(noise, Independent):
+        noise = noise.base_dist
+    return getattr(noise, "dtype", None)

@@ -1,0 +1,273 @@
+"""Quadrature for implicit gradients: how a sample moves when its density does (chapter 10, *Implicit*).
+
+Everything happens in one coordinate x on the real line, and in log space. With g the density of x and F its CDF,
+
+    dx/dφ = −∂F/∂φ / g = F (1 − F) / g · (E[∂ log g(t)/∂φ | t > x] − E[∂ log g(t)/∂φ | t < x]).
+
+The second form is the one computed here. Both conditional means are weighted averages, so that nothing overflows or
+cancels in a tail; and a part of log g that is constant in t drops out of their difference, so that an inexact
+normalising constant does no harm (torch's von Mises has one that is good to seven digits).
+
+The integrals are Gauss–Legendre sums over panels that are halved until they resolve g. One mesh serves all samples of
+a distribution; each sample only adds the two pieces of the panel that it lies in.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LogDensity = Callable[[Tensor], Tensor]  # [points, *batch] -> [points, *batch], differentiable in φ
+FLOOR = -1e200  # stands in for log 0 where −inf would make a NaN
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+NODES = 16  # of the Gauss–Legendre rule on a panel
+PANELS = 8  # to begin with
+MAX_ROUNDS = 60  # of halving: enough to close in on a kink
+MAX_PANELS = 256
+DEPTH = 38.0  # how far log g falls from its value at the samples to the ends of the mesh; beyond, it is extrapolated
+TOLERANCE = 1e-12  # of a panel's error beside all that it is added to; a smooth density stays far below it
+
+
+def _legendre() -> tuple[Array, Array, Array]:
+    """Nodes, weights, and the matrix from values at the nodes to what tells whether they resolve a function: two
+    Legendre coefficients in the middle, the two last ones, and the interpolant at the two ends of the panel."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    degree = np.arange(NODES)[:, None]
+    coefficients = (degree + 0.5) * weights * np.polynomial.legendre.legvander(nodes, NODES - 1).T
+    ends = np.polynomial.legendre.legvander(np.array([-1.0, 1.0]), NODES - 1) @ coefficients
+    return nodes, weights, np.concatenate([coefficients[NODES // 2 - 1 :][:2], coefficients[-2:], ends])
+
+
+RULE = _legendre()
+
+
+class Split(NamedTuple):
+    """How distributions divide at x, and how x moves with their parameters; each ``[samples, *batch]``."""
+
+    step: Tensor  # 0, with gradient dx/dφ
+    log_below: Tensor  # log of the mass below x
+    log_above: Tensor
+
+
+class _Panels(NamedTuple):
+    """The panels of a mesh, each ``[panels, *batch]``."""
+
+    left: Tensor
+    width: Tensor
+    log_mass: Tensor
+    log_error: Tensor  # estimate of the integral's relative error
+
+
+_Part = tuple[Tensor, Tensor]  # of the distribution: its log mass, and the mean of log g over it
+
+
+def split(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds: int | None = None) -> Split:
+    """Split distributions at their samples and attach the implicit gradient to the places of the split.
+
+    Args:
+        log_density: log g, normalised up to rounding.
+        x: detached float64 samples ``[samples, *batch]``.
+        low: where ``log_density`` stops being computable, ``[*batch]``; beyond this end, and beyond the mesh, log g is
+            continued as a straight line.
+        high: the same at the other end.
+        rounds: how often to refine the mesh; None until it resolves g, which depends on the data.
+
+    Returns:
+        `Split`.
+    """
+    dim = x.dim() - 1
+    nodes, weights, _ = RULE
+    with torch.no_grad():
+        mesh = _mesh(log_density, x, low, high, rounds)
+        right = mesh.left + mesh.width
+        place = mesh.left.unsqueeze(1) + mesh.width.unsqueeze(1) * _column((nodes + 1) / 2, x, dim)
+    value = _finite(log_density, place, x[:1], rounds is not None)
+    log_mass = torch.where(mesh.log_mass > FLOOR, mesh.log_mass, math.inf)  # no share of nothing
+    share = (
+        torch.exp(value.detach() - log_mass.unsqueeze(1))
+        * mesh.width.unsqueeze(1)
+        * _column(weights / 2, x, dim)
+    )
+    tails = (
+        _tail(log_density, mesh.left[0], mesh.width[0], x[0]),
+        _tail(log_density, right[-1], -mesh.width[-1], x[0]),
+    )
+    log_mass = torch.cat([tails[0][0].unsqueeze(0), mesh.log_mass, tails[1][0].unsqueeze(0)])
+    means = torch.cat([tails[0][1].unsqueeze(0), (share * value).sum(1), tails[1][1].unsqueeze(0)])
+
+    # The cells are: left tail, panels, right tail. x lies in panel `index`, which is cell `index` + 1.
+    index = (x >= mesh.left[1:].unsqueeze(1)).sum(0)
+    below = _join(
+        _first_cells(log_mass, means, index), _piece(log_density, mesh.left.gather(0, index), x, x, rounds)
+    )
+    above = _join(
+        _first_cells(log_mass.flip(0), means.flip(0), len(mesh.left) - 1 - index),
+        _piece(log_density, x, right.gather(0, index), x, rounds),
+    )
+    with torch.no_grad():
+        speed = torch.exp(below[0] + above[0] - torch.logaddexp(below[0], above[0]) - log_density(x))
+    step = speed * (above[1] - below[1])
+    return Split(step - step.detach(), below[0], above[0])
+
+
+def reach(
+    log_density: LogDensity, centre: Tensor, level: Tensor, low: Tensor, high: Tensor,
+    exponents: tuple[float, float, int] = (-30.0, 3.5, 20),
+) -> Tensor:  # fmt: skip
+    """Distances ``[2, *batch]`` to the left and the right of ``centre`` beyond which log g stays below ``level``.
+
+    Log g is looked at on a geometric grid, 2 to the power of ``exponents`` (first, stride, count), then on a finer one.
+    """
+    sign = _column(np.array([-1.0, 1.0]), centre, centre.dim())
+
+    def outermost(first: Tensor, stride: float, count: int) -> Tensor:
+        steps = _column(np.arange(1.0, count + 1), centre, centre.dim() + 1)
+        x = (centre + sign * torch.exp2(first + stride * (steps - 1))).clamp(low, high)
+        above = _evaluate(log_density, x, centre.dim()) >= level
+        return first + stride * (above * steps).amax(
+            0
+        )  # one step beyond the outermost point that is not below
+
+    first, stride, count = exponents
+    coarse = outermost(torch.full_like(sign * centre, first), stride, count) - stride
+    return torch.exp2(outermost(coarse + stride / 8, stride / 8, 7))
+
+
+def _column(values: Array, like: Tensor, dim: int) -> Tensor:
+    """The values along an axis that ``dim`` axes follow."""
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device).reshape(-1, *[1] * dim)
+
+
+def _evaluate(log_density: LogDensity, x: Tensor, batch_dim: int) -> Tensor:
+    leading = x.dim() - batch_dim
+    return log_density(x.flatten(0, leading - 1)).unflatten(0, x.shape[:leading])
+
+
+def _finite(log_density: LogDensity, x: Tensor, safe: Tensor, always: bool) -> Tensor:
+    """log g at ``x``, FLOOR with gradient 0 where it is not finite: there its own gradient may be NaN."""
+    value = _evaluate(log_density, x, safe.dim() - 1)
+    finite = value.detach().isfinite()
+    if always or not finite.all():
+        value = torch.where(
+            finite, _evaluate(log_density, torch.where(finite, x, safe), safe.dim() - 1), FLOOR
+        )
+    return value
+
+
+def _panels(log_density: LogDensity, left: Tensor, width: Tensor) -> _Panels:
+    """Integrate g over panels and judge how well each of them resolves it."""
+    dim = left.dim() - 1
+    nodes, weights, checks = RULE
+    unit = _column((np.append(nodes, [-1.0, 1.0]) + 1) / 2, left, dim)
+    value = _evaluate(log_density, left.unsqueeze(1) + width.unsqueeze(1) * unit, dim)
+    value = value.nan_to_num(-math.inf, -math.inf, -math.inf)  # an overflow counts as no density
+    top = value.amax(1, keepdim=True)
+    density = torch.exp(value - top.clamp(min=FLOOR))
+    inner, ends = density[:, :NODES], density[:, NODES:]
+    log_mass = top[:, 0] + torch.log((inner * _column(weights / 2, left, dim)).sum(1) * width)
+    found = torch.tensordot(_column(checks.ravel(), left, 0).reshape(6, NODES), inner, ([1], [1]))
+    half = found[:2].abs().amax(0)
+    full = torch.cat([found[2:4], found[4:] - ends.movedim(1, 0)]).abs().amax(0)
+    # What a polynomial misses falls geometrically with its degree n, as r^n, and the rule's error as r^(2n): r^(3n/2)
+    # is on the safe side. At a kink both fall like a power of n, the ratio is near 1, and the error is what is missed.
+    # At a kink of log g its gradient jumps; that counts beside the variation of g, however little g varies.
+    variation = (density.amax(1) - density.amin(1)).clamp(min=1e-7)
+    log_error = (full / variation).log() + (full / half.clamp(min=1e-300)).clamp(max=1.0).log()
+    return _Panels(left, width, log_mass, log_error)
+
+
+def _mesh(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds: int | None) -> _Panels:
+    """Panels from left to right that reach beyond all samples, as far as g matters to any of them."""
+    dim = x.dim() - 1
+    at_x = log_density(x)
+    centre = x.gather(0, at_x.argmax(0, keepdim=True))[0]
+    lowest, highest = x.amin(0), x.amax(0)
+    distance = reach(log_density, centre, at_x.amin(0) - DEPTH, low, high)
+    first = torch.minimum((centre - distance[0]).clamp(min=low), lowest)
+    last = torch.maximum((centre + distance[1]).clamp(max=high), highest)
+    width = ((last - first) / PANELS).expand(PANELS, *first.shape)
+    mesh = _panels(log_density, first + width * _column(np.arange(float(PANELS)), first, first.dim()), width)
+    for _ in range(MAX_ROUNDS if rounds is None else rounds):
+        # A panel matters as much as its mass beside all the mass on its side of the samples.
+        end = mesh.left + mesh.width
+        below = torch.where(mesh.left <= lowest, mesh.log_mass, -math.inf).logsumexp(0).clamp(min=FLOOR)
+        above = torch.where(end >= highest, mesh.log_mass, -math.inf).logsumexp(0).clamp(min=FLOOR)
+        side = torch.where(
+            end <= lowest, below, torch.where(mesh.left >= highest, above, torch.minimum(below, above))
+        )
+        error = mesh.log_error + (mesh.log_mass - side).clamp(max=0.0)
+        count = 3 if rounds is not None else int((error > math.log(TOLERANCE)).sum(0).max())
+        count = min(count, MAX_PANELS - len(mesh.left))
+        if count == 0:
+            break
+        index = error.topk(count, 0).indices
+        left, width = mesh.left.gather(0, index), mesh.width.gather(0, index) / 2
+        halves = _panels(log_density, torch.cat([left, left + width]), torch.cat([width, width]))
+        # Where neither half is better than the whole, it is the rounding of log g that cannot be resolved.
+        before = (mesh.log_mass + mesh.log_error).gather(0, index)
+        after = (halves.log_mass + halves.log_error).unflatten(0, (2, count)).amin(0)
+        noise = (after > before - 0.3) & (mesh.log_error.gather(0, index) < math.log(1e-3))
+        halves = halves._replace(
+            log_error=torch.where(noise.repeat(2, *[1] * dim), -math.inf, halves.log_error)
+        )
+        mesh = _Panels(*(
+            torch.cat([old.scatter(0, index, new[:count]), new[count:]])
+            for old, new in zip(mesh, halves, strict=True)
+        ))  # fmt: skip
+    order = mesh.left.argsort(0)
+    return _Panels(*(part.gather(0, order) for part in mesh))
+
+
+def _tail(log_density: LogDensity, end: Tensor, inward: Tensor, safe: Tensor) -> _Part:
+    """The part beyond ``end``, were log g a straight line there, with the slope that it has just inside."""
+    with torch.no_grad():
+        inward = inward.clamp(
+            -4.0, 4.0
+        )  # far enough for the digits of the slope, and near enough for its truth
+        pair = torch.stack([end, end + inward])
+        at_end, at_inner = log_density(pair).unbind()
+        slope = (at_inner - at_end) / inward.abs()
+        alive = at_end.isfinite() & slope.isfinite() & (slope > 0)
+        slope = torch.where(alive, slope, 1.0)
+        log_mass = torch.where(alive, at_end - slope.log(), -math.inf)
+        excess = torch.where(alive, 1 / (slope * inward.abs()), 0.0)  # E|t − end| in units of the distance
+    at_end, at_inner = log_density(torch.where(alive, pair, safe)).unbind()
+    return log_mass, at_end + excess * (at_end - at_inner)
+
+
+def _first_cells(log_mass: Tensor, means: Tensor, last: Tensor) -> _Part:
+    """The union of the cells 0, …, ``last`` for each sample; ``last`` is ``[samples, *batch]``."""
+    cells = len(log_mass)
+    cell = torch.arange(cells, device=last.device).reshape(-1, *[1] * (last.dim() - 1))
+    if len(last) > cells:  # cheaper for every cell than for every sample
+        total, mean = _first_cells(log_mass, means, cell.expand_as(log_mass))
+        return total.gather(0, last), mean.gather(0, last)
+    log_mass = torch.where(cell.unsqueeze(1) <= last, log_mass.unsqueeze(1), -math.inf)
+    total = log_mass.logsumexp(0)
+    return total, (torch.exp(log_mass - total.clamp(min=FLOOR)) * means.unsqueeze(1)).sum(0)
+
+
+def _piece(log_density: LogDensity, start: Tensor, stop: Tensor, safe: Tensor, rounds: int | None) -> _Part:
+    """The part between ``start`` and ``stop``, each ``[samples, *batch]``."""
+    nodes, weights, _ = RULE
+    dim = start.dim()
+    width = (stop - start).clamp(min=0.0)
+    value = _finite(
+        log_density, start + width * _column((nodes + 1) / 2, start, dim), safe, rounds is not None
+    )
+    with torch.no_grad():
+        log_share = value + _column(np.log(weights / 2), start, dim) + width.log()
+        log_mass = log_share.logsumexp(0)
+        share = torch.exp(log_share - log_mass.clamp(min=FLOOR))
+    return log_mass, (share * value).sum(0)
+
+
+def _join(one: _Part, other: _Part) -> _Part:
+    """The union of two disjoint parts."""
+    log_mass = torch.logaddexp(one[0], other[0])
+    safe = log_mass.clamp(min=FLOOR)
+    return log_mass, torch.exp(one[0] - safe) * one[1] + torch.exp(other[0] - safe) * other[1]
