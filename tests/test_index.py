@@ -1,4 +1,4 @@
-"""The first page's example: its printed line, and the numbers in its picture."""
+"""The examples that a newcomer meets first: the first page's, with the numbers in its picture, and the README's."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,8 @@ from torch.distributions import Independent, Normal
 
 import vaetut
 
-PAGE = Path(__file__).parents[1] / "book" / "index.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "book" / "index.md"
 
 
 @pytest.fixture
@@ -49,3 +50,14 @@ def test_picture(model) -> None:
         assert left + first + second == pytest.approx(line, abs=0.2)
         scale = scale or second / gap
         assert second == pytest.approx(scale * gap, abs=0.2)
+
+
+def test_the_readmes_ten_lines_run(capsys):
+    """As they stand; what they print is a bound, and above it the estimate of what it bounds."""
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    exec(compile(code, "README.md", "exec"), {})
+    said = re.fullmatch(r"bound (\S+), log p\(x\) (\S+) nats per image\n", capsys.readouterr().out)
+    bound, log_p = map(float, said.groups())
+    assert -44.4 < bound < log_p < 0, "44.4 nats is what 64 fair coins cost"
