@@ -26,15 +26,6 @@ READS_VALUES = {(td.Gamma, "composition"), (vd.Erlang, "composition"), (td.Chi2,
 VALUE_FREE = [pair for pair in EXPLICIT if (pair[0].kind, pair[1]) not in READS_VALUES]
 
 
-@pytest.fixture
-def unchecked():
-    """Without torch's argument checks, which read values: parts of Student's t and F have their own."""
-    checked = td.Distribution._validate_args
-    td.Distribution.set_default_validate_args(False)
-    yield
-    td.Distribution.set_default_validate_args(checked)
-
-
 def ids(pair):
     return f"{name_of(pair[0])}-{pair[1]}"
 
