@@ -43,7 +43,8 @@ class Elliptical(Distribution):
     At x = μ the density is its limit for r → 0.
 
     Source: Fang, Kotz and Ng (1990), *Symmetric Multivariate and Related Distributions*, chapter 2;
-    in AEVB section 2.4 under "location-scale".
+    in AEVB section 2.4 under "location-scale"; chapter 8 (``eq-ls-elliptical``,
+    ``eq-ls-elliptical-density``).
 
     Args:
         radial: the distribution of r: univariate, on positive numbers, batch shape ``[*batch]``. Draws have a

@@ -64,7 +64,8 @@ class Erlang(Gamma):
     A draw, ``cdf`` and ``icdf`` have a gradient in the rate and none in k, which is a count.
 
     Source: Johnson, Kotz and Balakrishnan (1994), *Continuous Univariate Distributions* 1, chapter 17. AEVB section 2.4
-    has it under "tractable inverse CDF", where only k = 1 belongs.
+    has it under "tractable inverse CDF", where only k = 1 belongs; chapter 7 (``eq-icdf-erlang-cdf``,
+    ``eq-icdf-erlang-sum``).
 
     Args:
         concentration: k, a positive integer (an int, or a tensor of whole numbers).

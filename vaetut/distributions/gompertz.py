@@ -17,8 +17,8 @@ class Gompertz(Univariate):
     z = log(1 − log(1 − u)/c) / b. Nothing overflows before its result does, from c = 1e-37 to 1e30 in float32.
 
     Source: Gompertz (1825), "On the nature of the function expressive of the law of human mortality", Philosophical
-    Transactions 115; in AEVB section 2.4 under "tractable inverse CDF". The same parameters as
-    ``scipy.stats.gompertz(c, scale=1/b)``.
+    Transactions 115; in AEVB section 2.4 under "tractable inverse CDF"; chapter 7 (``eq-icdf-gompertz``). The same
+    parameters as ``scipy.stats.gompertz(c, scale=1/b)``.
 
     Args:
         concentration: c, positive: small for a late and narrow peak, c ≥ 1 for a density that falls from 0 on.

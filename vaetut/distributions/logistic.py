@@ -18,7 +18,8 @@ class Logistic(Univariate):
     z = μ + s log(u / (1 − u)).
 
     Source: Johnson, Kotz and Balakrishnan (1995), *Continuous Univariate Distributions* 2, chapter 23;
-    in AEVB section 2.4 under "tractable inverse CDF" and under "location-scale".
+    in AEVB section 2.4 under "tractable inverse CDF" and under "location-scale"; chapters 7 and 8
+    (``eq-icdf-logistic``, ``eq-ls-logistic``).
 
     Args:
         loc: μ, real.

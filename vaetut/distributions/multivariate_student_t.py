@@ -65,7 +65,7 @@ class MultivariateStudentT(Distribution):
     The tails are heavy for small ν; for large ν it approaches N(μ, A Aᵀ), in float32 too.
 
     Source: Kotz and Nadarajah (2004), *Multivariate t Distributions and Their Applications*; Student's t is in AEVB
-    section 2.4 under "location-scale".
+    section 2.4 under "location-scale"; chapter 8 (``eq-ls-student``, ``eq-ls-f-radius``).
 
     Args:
         df: ν, positive: the degrees of freedom. Shape ``[*batch]``.

@@ -17,7 +17,7 @@ class Rayleigh(Univariate):
     F(x) = 1 − exp(−x²/2σ²) and log p(x) = log x − 2 log σ − x²/2σ² for x ≥ 0; a draw is z = σ √(−2 log(1 − u)).
 
     Source: Johnson, Kotz and Balakrishnan (1994), *Continuous Univariate Distributions* 1, chapter 18;
-    in AEVB section 2.4 under "tractable inverse CDF".
+    in AEVB section 2.4 under "tractable inverse CDF"; chapter 7 (``eq-icdf-rayleigh``).
 
     Args:
         scale: σ, positive.

@@ -33,7 +33,7 @@ class Reciprocal(Univariate):
     computed in log space, so bounds such as 1e-30 and 1e30 are fine in float32.
 
     Source: Hamming (1970), "On the distribution of numbers", Bell System Technical Journal 49;
-    in AEVB section 2.4 under "tractable inverse CDF".
+    in AEVB section 2.4 under "tractable inverse CDF"; chapter 7 (``eq-icdf-reciprocal``).
 
     Args:
         low: a, positive.

@@ -18,7 +18,7 @@ class Triangular(Univariate):
     values and gradients are then finite all the same.
 
     Source: Johnson, Kotz and Balakrishnan (1995), *Continuous Univariate Distributions* 2, section 26.9;
-    in AEVB section 2.4 under "location-scale".
+    in AEVB section 2.4 under "location-scale"; chapter 8 (``eq-ls-triangular``).
 
     Args:
         low: a, real.

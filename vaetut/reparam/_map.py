@@ -53,7 +53,7 @@ class Reparameterization:
         return self._map.noise
 
     def g(self, eps: Tensor) -> Tensor:
-        r"""Map noise to a draw, $z = g_\phi(\epsilon)$.
+        r"""Map noise to a draw, $z = g_\phi(\epsilon)$ (``eq-reparameterization``).
 
         Args:
             eps: ``[..., *batch_shape, *noise.event_shape]``, or what broadcasts with it.
