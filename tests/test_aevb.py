@@ -105,6 +105,32 @@ def test_an_encoder_that_can_be_exact_becomes_exact(bound):
     assert torch.allclose(q.variance, posterior.covariance_matrix.diagonal(dim1=-2, dim2=-1), rtol=0.15)
 
 
+def test_a_linear_vae_is_probabilistic_pca():
+    """Its bound is the evidence of the maximum-likelihood fit, which is known in closed form, to 0.01 nats.
+
+    Both are exact: the trained model is itself a linear-Gaussian one, whose bound has no Monte Carlo error.
+    """
+    torch.manual_seed(0)
+    mixing = torch.randn(2, 5, dtype=torch.float64) * torch.tensor([[1.5], [0.7]])
+    x = (
+        torch.randn(1000, 2, dtype=torch.float64) @ mixing
+        + 0.4 * torch.randn(1000, 5, dtype=torch.float64)
+        + 1
+    )
+    model = VAE(5, 2, hidden_dim=(), likelihood="isotropic").double()
+
+    def gap():
+        with torch.no_grad():
+            (decoder,) = model.decoder
+            trained = LinearGaussian(decoder.weight, decoder.bias, model.log_noise_scale.exp())
+            return (LinearGaussian.fit(x, 2).log_evidence(x) - trained.elbo(model.encode(x), x)).mean().item()
+
+    assert gap() > 1
+    for epochs, rate in ((100, 0.02), (60, 0.002), (40, 0.0005)):
+        train(model, x, epochs=epochs, learning_rate=rate)
+    assert 0 < gap() < 0.01
+
+
 def test_digits_beat_independent_pixels():
     """The best model without a latent variable is a table of 64 frequencies; its mean log-probability is known."""
     data = load("digits")
@@ -259,6 +285,78 @@ def test_images():
     assert len(train(small(), data.train, epochs=2).validation) == 0
 
 
+# --- compiled, less precise
+
+
+def test_compiled():
+    """The same random numbers in one graph: the same run, but for rounding. And what it switches is put back."""
+    curves, ends = [], []
+    for compile in (False, True):
+        model = small()
+        history = train(model, grey(), epochs=2, learning_rate=0.01, validation=grey(40), compile=compile)
+        curves.append(history.train + history.validation)
+        ends.append(parameters(model))
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+    assert torch.allclose(*ends, atol=1e-6)
+    with pytest.raises(ValueError, match="scale"):
+        Normal(0.0, torch.tensor(-1.0))
+
+
+def test_a_bound_that_changes_is_compiled_again():
+    """A weight that the bound takes from outside: with the code of the first epoch the second would be wrong."""
+    weight = {"kl": 0.0}
+
+    def bound(model, q, x, num_samples):
+        return sgvb_b(model, q, x, num_samples) * weight["kl"] + 0 * q.mean.sum(-1)
+
+    def optimizer(p):
+        class Warmer(torch.optim.SGD):
+            def step(self, closure=None):
+                weight["kl"] += 1.0
+                return super().step(closure)
+
+        return Warmer(p, 1e-9)
+
+    history = train(small(), grey(), epochs=2, batch_size=250, bound=bound, optimizer=optimizer, compile=True)
+    assert history.train[0] == 0 and history.train[1] < -1
+
+
+def test_compiled_resumes_to_the_bit(tmp_path):
+    expected, model = small(), small()
+    train(expected, grey(), epochs=2, compile=True)
+    train(small(), grey(), epochs=1, compile=True, checkpoint=tmp_path / "run.pt")
+    train(model, grey(), epochs=2, compile=True, checkpoint=tmp_path / "run.pt", resume=True)
+    assert torch.equal(parameters(expected), parameters(model))
+
+
+def test_what_cannot_be_compiled():
+    def bound(model, q, x, num_samples):
+        values = sgvb_b(model, q, x, num_samples)
+        return values if values.sum().item() < 1e9 else 2 * values
+
+    with pytest.raises(
+        ValueError, match=r"compile must be False for this model and bound: torch\.compile fails"
+    ):
+        train(small(), grey(), epochs=1, bound=bound, compile=True)
+
+
+def test_precision_holds_during_the_call_alone():
+    seen = set()
+
+    def bound(model, q, x, num_samples):
+        seen.add(torch.get_float32_matmul_precision())
+        return sgvb_b(model, q, x, num_samples)
+
+    before = torch.get_float32_matmul_precision()
+    train(small(), grey(), epochs=1, bound=bound, precision="medium")
+    assert (
+        seen == {before, "medium"} and torch.get_float32_matmul_precision() == before
+    )  # tried before, on two images
+    with pytest.raises(FloatingPointError):
+        train(small(), grey(), epochs=1, bound=lambda *a: sgvb_b(*a) * math.nan, precision="medium")
+    assert torch.get_float32_matmul_precision() == before
+
+
 # --- History
 
 
@@ -290,6 +388,38 @@ def test_not_finite_names_epoch_and_step():
 def test_too_large_a_learning_rate():
     with pytest.raises(FloatingPointError, match="learning rate that is too large"):
         train(small("gaussian"), grey() * 100, epochs=3, optimizer="sgd", learning_rate=1e6)
+
+
+@pytest.mark.parametrize("name", ["adagrad", "adam"])
+def test_the_first_step_is_the_learning_rate_however_small_the_gradient(name):
+    """g / sqrt(g^2) is the sign of g, and nothing else: both optimizers divide by the gradient's own size."""
+    model = small(dtype=torch.float64)
+    before = parameters(model)
+    train(model, grey(dtype=torch.float64), epochs=1, batch_size=250, optimizer=name, learning_rate=0.02)
+    assert torch.allclose((parameters(model) - before).abs(), torch.full_like(before, 0.02), rtol=1e-3)
+
+
+def test_adagrad_from_the_paper_s_start():
+    """AEVB starts from N(0, 0.01) and tries the step sizes 0.01, 0.02 and 0.1. A first step of 0.1 times a sign, in
+    each of 200 weights, carries log sigma^2 to some 20: the bound falls to a million nats below zero, and only comes
+    back because float32 can still hold it. With larger steps it cannot.
+    """
+    x = binarize(load("digits").train, "threshold")
+
+    def curve(rate):
+        torch.manual_seed(0)
+        model = VAE(64, 3, 200)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, 0, 0.1)
+        return train(model, x, epochs=2, optimizer="adagrad", learning_rate=rate).train
+
+    slow, fast = curve(0.01), curve(0.1)
+    assert -45 < slow[0] < slow[1]
+    assert fast[0] < -1e4 and fast[1] > -60
+    with pytest.raises(
+        FloatingPointError, match=r"epoch 1, step \d; .*\(now 1\), by all of which the first step of Ada"
+    ):
+        curve(1.0)
 
 
 def test_validation_that_is_not_finite():
@@ -339,6 +469,9 @@ def nan(x):
         ({"learning_rate": math.nan}, ValueError, "learning_rate must be positive and finite"),
         ({"learning_rate": "fast"}, TypeError, "learning_rate must be a number"),
         ({"binarize": "yes"}, ValueError, "binarize must be one of 'auto', 'dynamic', 'threshold', 'none'"),
+        ({"precision": "low"}, ValueError, "precision must be one of 'highest', 'high', 'medium', got 'low'"),
+        ({"compile": 1}, TypeError, "compile must be True or False, got 1 of type int"),
+        ({"fabric": 2}, TypeError, r"fabric must be a lightning_fabric\.Fabric, got int"),
         ({"device": "gpu"}, ValueError, "device must be 'auto' or a device of this machine, got 'gpu'"),
         ({"device": "cuda:99"}, ValueError, "device must be 'auto' or a device of this machine"),
         ({"data": [[0.5]]}, TypeError, "data must be a torch.Tensor, got list"),

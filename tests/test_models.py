@@ -67,6 +67,67 @@ def test_gaussian_decoder():
     assert torch.allclose(model.likelihood(z).log_prob(x), expected, atol=1e-12)
 
 
+def test_isotropic_decoder():
+    model, z, x = make("isotropic"), pixels(4, 3, 2), pixels(3, 5) * 9 - 4
+    with torch.no_grad():
+        model.log_noise_scale.fill_(-0.3)
+    first, _, head = model.decoder
+    mean = linear(torch.tanh(linear(z, first.weight, first.bias)), head.weight, head.bias)
+    variance = math.exp(-0.6)
+    expected = (-0.5 * (x - mean) ** 2 / variance - 0.5 * math.log(2 * math.pi * variance)).sum(-1)
+    assert torch.allclose(model.likelihood(z).log_prob(x), expected, atol=1e-12)
+    assert [name for name, _ in model.named_parameters()][-1].startswith("decoder")
+    assert [p.shape for name, p in model.named_parameters() if name == "log_noise_scale"] == [()]
+    assert make("gaussian").log_noise_scale is None
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_several_layers(activation):
+    """Widths from x to z in the encoder, the other way round in the decoder."""
+    model, x, z = make(hidden_dim=(7, 4, 3), activation=activation), pixels(3, 5), pixels(3, 2)
+    assert [layer.out_features for layer in model.encoder[::2]] == [7, 4, 3, 4]
+    assert [layer.out_features for layer in model.decoder[::2]] == [3, 4, 7, 5]
+    for network, value, result in (
+        (model.encoder, x, torch.cat([(q := model.encode(x)).mean, q.variance.log()], -1)),
+        (model.decoder, z, model.likelihood(z).base_dist.logits),
+    ):
+        for layer in network[:-1:2]:
+            value = ACTIVATIONS[activation](linear(value, layer.weight, layer.bias))
+        assert torch.allclose(linear(value, network[-1].weight, network[-1].bias), result, atol=1e-12)
+
+
+def test_no_layers_are_linear():
+    model, x, z = make("isotropic", hidden_dim=()), pixels(3, 5), pixels(4, 2)
+    (head,), (decoder,) = model.encoder, model.decoder
+    assert torch.allclose(model.encode(x).mean, x @ head.weight[:2].T + head.bias[:2])
+    assert torch.allclose(model.likelihood(z).mean, z @ decoder.weight.T + decoder.bias)
+
+
+def test_one_layer_has_the_names_it_always_had():
+    expected = {
+        f"{network}.{i}.{kind}"
+        for network in ("encoder", "decoder")
+        for i in (0, 2)
+        for kind in ("weight", "bias")
+    }
+    for hidden_dim in (7, (7,)):
+        assert set(make(hidden_dim=hidden_dim).state_dict()) == expected | {"prior_loc", "prior_scale"}
+    torch.manual_seed(0)
+    other = VAE(5, 2, (7,)).double()
+    assert all(map(torch.equal, make().state_dict().values(), other.state_dict().values()))
+
+
+def test_autocast_keeps_the_densities():
+    """The networks compute in bfloat16, the densities in float32."""
+    model, x = make(dtype=torch.float32), pixels(3, 5, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        q = model.encode(x)
+        value = sgvb_b(model, q, x, 3)
+    assert q.mean.dtype == value.dtype == torch.float32
+    assert not torch.equal(q.mean, model.encode(x).mean)
+    assert torch.allclose(q.mean, model.encode(x).mean, atol=0.02)
+
+
 def test_grey_pixels_are_the_mean_over_binarizations():
     model, z, x = make(data_dim=3), pixels(1, 2), pixels(1, 3)
     likelihood = model.likelihood(z)
@@ -100,7 +161,7 @@ def test_bound_against_quadrature():
         assert ((estimate.value - evidence).abs() < 5 * estimate.standard_error + 1e-9).all()
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "isotropic"])
 @pytest.mark.parametrize("bound", [sgvb_a, sgvb_b])
 def test_gradients(likelihood, bound):
     model, x = make(likelihood, hidden_dim=3), pixels(2, 5)
@@ -122,7 +183,7 @@ def test_gradients(likelihood, bound):
     assert torch.autograd.gradcheck(f, values)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "isotropic"])
 @pytest.mark.parametrize("leading", [(), (3,), (4, 3), (2, 4, 3), (0,)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shapes_and_dtypes(likelihood, leading, dtype):
@@ -149,7 +210,7 @@ def test_meta_device():
     assert model.prior.sample().is_meta
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "isotropic"])
 def test_no_tensor_is_made_on_another_device(likelihood):
     """All but the drawing of z, which fake tensors cannot do without a GPU."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -159,6 +220,8 @@ def test_no_tensor_is_made_on_another_device(likelihood):
         for module in model.modules():  # model.to("cuda") would look for a GPU
             for tensors in (module._parameters, module._buffers):
                 for name, value in tensors.items():
+                    if value is None:
+                        continue
                     tensors[name] = torch.empty(value.shape, device="cuda")
         x, z = torch.empty(10, 6, device="cuda"), torch.empty(3, 10, 2, device="cuda")
         q = model.encode(x)
@@ -199,6 +262,15 @@ def test_repr():
         ({"data_dim": 0}, ValueError, "data_dim must be at least 1, got 0"),
         ({"latent_dim": 2.0}, TypeError, "latent_dim must be an int"),
         ({"hidden_dim": -1}, ValueError, "hidden_dim must be at least 1"),
+        (
+            {"hidden_dim": 7.0},
+            TypeError,
+            r"hidden_dim must be an int or a tuple of ints, .*got 7\.0 of type float",
+        ),
+        ({"hidden_dim": "7"}, TypeError, "hidden_dim must be an int or a tuple"),
+        ({"hidden_dim": True}, TypeError, "hidden_dim must be an int or a tuple"),
+        ({"hidden_dim": (7, 0)}, ValueError, r"hidden_dim\[1\] must be at least 1, got 0"),
+        ({"hidden_dim": (7, 2.5)}, TypeError, r"hidden_dim\[1\] must be an int"),
         ({"likelihood": "bernouli"}, ValueError, "likelihood must be one of .*did you mean 'bernoulli'"),
         ({"activation": "sigmoid"}, ValueError, "activation must be one of 'tanh', 'relu', 'softplus'"),
     ],

@@ -1,31 +1,24 @@
 """Auto-encoding variational Bayes: the training loop of chapter 11 (AEVB algorithm 1)."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Independent
 from tqdm import tqdm
 
+from vaetut import _training as loop
+from vaetut import _training_arguments as arguments
+from vaetut import _training_checkpoint as checkpoints
 from vaetut import data as datasets
-from vaetut._validate import any_true, finite, float_tensor, one_of, positive_int, skip_checks
+from vaetut._validate import one_of, positive_int, skip_checks
 from vaetut.bounds import sgvb_b
 
 Bound = Callable[[Any, Any, Tensor, int], Tensor]
 """A lower bound such as `vaetut.sgvb_b`: a function of model, q, x and the number of samples."""
-
-# The class, its default learning rate, and where one kernel can do all of its step: on two cores that makes
-# training almost twice as fast.
-_OPTIMIZERS: dict[str, tuple[Any, float, tuple[str, ...]]] = {
-    "adam": (torch.optim.Adam, 1e-3, ("cpu", "cuda")),
-    "adagrad": (torch.optim.Adagrad, 1e-2, ("cpu",)),
-    "sgd": (torch.optim.SGD, 1e-3, ("cpu", "cuda")),
-}
-_VALIDATION_BATCH = 1000  # without gradients a larger batch fits, and is faster
 
 
 @dataclass
@@ -76,7 +69,12 @@ def train(
     seed: int = 0,
     device: str | torch.device = "auto",
     progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     validation: Tensor | None = None,
+    compile: bool = False,
+    precision: str = "highest",
+    fabric: Any = None,
 ) -> History:
     r"""Fit encoder and decoder together by stochastic gradient ascent on the bound (AEVB algorithm 1).
 
@@ -86,7 +84,16 @@ def train(
 
     The result depends on the arguments and on the model's initial parameters alone. ``seed`` fixes the order of
     the data, the noise and the binarization, with or without validation data, and torch's global random state
-    is afterwards what it was before. On one machine and version of torch, runs on the CPU agree bit for bit.
+    is afterwards what it was before. On one machine, with one version of torch and number of threads, runs on
+    the CPU agree bit for bit.
+
+    **Stop and go on.** With ``checkpoint``, a file holds the whole state at the end of the last complete epoch,
+    at every moment: each epoch writes a new file beside it, which then takes its place. Whatever ends the run,
+    a KeyboardInterrupt (Ctrl-C, which is passed on) or a power cut, the same call with ``resume=True`` goes on
+    from there and ends with the very parameters of a run that was never interrupted. What was done of an epoch is
+    done again. Until there is a file, ``resume=True`` starts from the beginning, so that a script can always have
+    it. It refuses another model, bound, optimizer, data or any other argument except ``epochs``, which may grow;
+    the function of a bound or an optimizer is known by its name.
 
     Args:
         model: a `vaetut.VAE`, or any module with ``.encode(x)`` returning q(z|x), ``.prior`` and
@@ -95,7 +102,8 @@ def train(
             returns. All of it is held on ``device``.
         epochs: passes over the data.
         batch_size: M; the last batch of an epoch may be smaller.
-        num_samples: L, draws of z per datapoint. With M = 100, one is enough (AEVB section 2.3).
+        num_samples: L, draws of z per datapoint. AEVB takes one (section 2.3): at equal cost, more datapoints do more
+            than more draws (chapter 5, ``eq-sgvb-equal-cost``).
         bound: what to maximise, for instance `vaetut.sgvb_a` or `vaetut.sgvb_b`.
         optimizer: ``"adam"``, ``"adagrad"`` (AEVB's), ``"sgd"``, or a function of the parameters that returns
             a `torch.optim.Optimizer`.
@@ -107,16 +115,30 @@ def train(
         device: where to train. ``"auto"`` is where the model is, unless that is the CPU and there is a CUDA
             device. The model is moved there, and back to where it was at the end.
         progress: show a progress bar, if the output is a terminal.
+        checkpoint: the path of a file to keep the run in. Without ``resume`` it must not exist yet: nothing is
+            overwritten. ``torch.load(path, weights_only=True)["model"]`` gives the parameters.
+        resume: go on from ``checkpoint``, if that file exists.
         validation: ``[N_val, D]``, on which the bound is evaluated after each epoch; with an `ImageData` its
             test images, unless others are given.
+        compile: translate all of a step but the optimizer's kernel into one graph with `torch.compile`. The first
+            step then takes some ten seconds and needs a C++ compiler, the others are faster. The random numbers
+            are the same, but sums are rounded otherwise: the curves agree, the bits do not.
+        precision: of products of float32 matrices, torch's ``float32_matmul_precision`` during this call:
+            ``"highest"`` is float32 throughout, ``"high"`` and ``"medium"`` let a device that can use TensorFloat32
+            or bfloat16, which keep 10 and 7 bits of a mantissa instead of 23.
+        fabric: a launched `lightning_fabric.Fabric` (``pip install vaetut[scale]``), for training on several
+            devices. Each process calls `train` with the same arguments and takes its part of each minibatch of
+            ``batch_size`` datapoints; only the first writes and prints.
 
     Returns:
-        The bound after each epoch, for the data and for the validation data.
+        The bound after each epoch, for the data and for the validation data; of a resumed run from its start.
 
     Raises:
-        TypeError, ValueError: if an argument is not what it should be, before anything is trained.
+        TypeError, ValueError: if an argument is not what it should be, before anything is trained; the latter
+            also if the file is no checkpoint, is damaged, or is of another run. It is left as it is.
+        FileExistsError: if there is such a file already, and ``resume`` is False.
         FloatingPointError: if the bound becomes NaN or infinite. The message names the epoch, the step and the
-            likely causes; the model's parameters are then of no more use.
+            likely causes; the model's parameters are then of no more use, a checkpoint is that of the epoch before.
 
     Example:
         >>> from vaetut import VAE, load
@@ -126,46 +148,88 @@ def train(
         >>> history.validation[0] < history.validation[2]
         True
     """
-    positive_int(epochs, "epochs")
-    positive_int(batch_size, "batch_size")
-    positive_int(num_samples, "num_samples")
+    for value, name in ((epochs, "epochs"), (batch_size, "batch_size"), (num_samples, "num_samples")):
+        positive_int(value, name)
     one_of(binarize, "binarize", ("auto", "dynamic", "threshold", "none"))
+    one_of(precision, "precision", ("highest", "high", "medium"))
+    for flag, name in ((resume, "resume"), (compile, "compile")):
+        arguments.check_flag(flag, name)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed must be an int, got {type(seed).__name__}")
     if not callable(bound):
         raise TypeError(f"bound must be a function such as vaetut.sgvb_b, got {type(bound).__name__}")
-    _check_model(model)
+    if resume and checkpoint is None:
+        raise ValueError("resume=True must come with checkpoint, the path of the file to go on from")
+    path = None if checkpoint is None else checkpoints.place(checkpoint, resume)
+    arguments.check_model(model)
     home = next(model.parameters()).device
-    target = _target(device, home)
+    processes = _processes(fabric, device, model, compile)
     if isinstance(data, datasets.ImageData):
         validation = data.test if validation is None else validation
         data = data.train
 
-    history = History()
     was_training = model.training
-    model.to(target)
+    model.to(processes.device)
     try:
-        ascend = _optimizer(optimizer, learning_rate, model)
-        with _seeded(seed, target):
-            is_bernoulli = _is_bernoulli(model)
+        ascend = arguments.make_optimizer(optimizer, learning_rate, model)
+        with loop.seeded(seed, processes.device):
+            is_bernoulli = arguments.is_bernoulli(model)
             if binarize == "auto":
                 binarize = "dynamic" if is_bernoulli else "none"
-            x = _checked(data, "data", model, is_bernoulli).to(target)
-            _try(bound, model, _pixels(x[:2], binarize), num_samples, "data")
+            x = arguments.check_data(data, "data", model, is_bernoulli).to(processes.device)
+            arguments.try_bound(bound, model, loop.pixels(x[:2], binarize), num_samples, "data")
+            configuration = {
+                "model": checkpoints.function_name(type(model)),
+                "architecture": repr(model),
+                "bound": checkpoints.function_name(bound),
+                "num_samples": num_samples,
+                "batch_size": batch_size,
+                "optimizer": checkpoints.settings(ascend),
+                "binarize": binarize,
+                "seed": seed,
+                "compile": compile,
+                "precision": precision,
+                "processes": processes.kind,
+                "data": None if path is None else checkpoints.fingerprint(x),
+                "validation": None,
+            }
             if validation is not None:
-                validation = _checked(validation, "validation", model, is_bernoulli).to(target)
-                validation = _pixels(validation, binarize)
-                _try(bound, model, validation[:2], num_samples, "validation")
+                given = arguments.check_data(validation, "validation", model, is_bernoulli)
+                validation = loop.pixels(given.to(processes.device), binarize)
+                arguments.try_bound(bound, model, validation[:2], num_samples, "validation")
+                configuration["validation"] = None if path is None else checkpoints.fingerprint(given)
+        keeper = checkpoints.Keeper(path, configuration, model, ascend)
+        started = keeper.load(epochs)
+        module = loop.BoundModule(model, bound, num_samples, x, binarize)
 
-        bar = tqdm(total=epochs, unit="epoch", disable=None if progress else True)
-        with _seeded(seed, target), skip_checks(), bar:
-            for epoch in range(1, epochs + 1):
-                bounds = _ascend(model, x, bound, num_samples, batch_size, binarize, ascend)
-                history.train.append(_mean(bounds, "training", epoch, batch_size, ascend))
+        history, seed = History(), processes.seed(seed)
+        bar = tqdm(total=epochs, unit="epoch", disable=None if progress and processes.rank == 0 else True)
+        with (
+            loop.seeded(seed, processes.device),
+            loop.matmul_precision(precision),
+            loop.compiling() if compile else nullcontext(),
+            skip_checks(),
+            bar,
+        ):
+            step = loop.make_step(module, ascend, processes, compile)
+            if started is not None:
+                history = History(**started["history"])
+                loop.set_random_state(started["random_states"][processes.rank], processes.device)
+                bar.update(started["epoch"])
+            for epoch in range(1 + len(history.train), epochs + 1):
+                rate = ascend.param_groups[0]["lr"]
+                model.train()
+                bounds = loop.run_epoch(step, len(x), batch_size, processes)
+                history.train.append(loop.mean_bound(bounds, len(x), "training", epoch, rate, processes))
                 if validation is not None:
-                    with _seeded(seed, target):  # the same noise for each epoch, and none of the training's
-                        bounds = _evaluate(model, validation, bound, num_samples, batch_size)
-                    history.validation.append(_mean(bounds, "validation", epoch, len(bounds), ascend))
+                    model.eval()
+                    # the same noise for each epoch, and none of the training's
+                    with loop.seeded(seed, processes.device):
+                        bounds = loop.evaluate(module, validation, batch_size, processes)
+                    history.validation.append(
+                        loop.mean_bound(bounds, len(validation), "validation", epoch, rate, processes)
+                    )
+                keeper.save(epoch, history.to_dict(), processes.random_states, processes.rank)
                 bar.set_postfix(
                     {name: round(curve[-1], 2) for name, curve in history.to_dict().items() if curve}
                 )
@@ -176,151 +240,16 @@ def train(
     return history
 
 
-def _ascend(
-    model: Any,
-    x: Tensor,
-    bound: Bound,
-    num_samples: int,
-    batch_size: int,
-    binarize: str,
-    optimizer: torch.optim.Optimizer,
-) -> Tensor:
-    """One epoch: a step for each minibatch of a new permutation. Returns the bounds, ``[N]``, in that order."""
-    model.train()
-    bounds = []
-    order = torch.randperm(len(x), device=x.device)
-    for index in torch.split(order, batch_size):
-        batch = _pixels(x[index], binarize)
-        values = bound(model, model.encode(batch), batch, num_samples)
-        loss: Any = -values.mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        bounds.append(values.detach())
-    return torch.cat(bounds)
-
-
-@torch.no_grad()
-def _evaluate(model: Any, x: Tensor, bound: Bound, num_samples: int, batch_size: int) -> Tensor:
-    """The bounds, ``[N]``, with the parameters as they are."""
-    model.eval()
-    batches = torch.split(x, max(batch_size, _VALIDATION_BATCH))
-    return torch.cat([bound(model, model.encode(batch), batch, num_samples) for batch in batches])
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module such as vaetut.VAE, got {type(model).__name__}")
-    for name in ("encode", "prior", "likelihood"):
-        if not hasattr(model, name):
-            raise TypeError(
-                f"model must have .encode(x), .prior and .likelihood(z); {type(model).__name__} has no .{name}"
-            )
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError(f"model must have parameters to train; {type(model).__name__} has none")
-
-
-def _target(device: str | torch.device, home: torch.device) -> torch.device:
-    """The device to train on."""
-    if device == "auto":
-        return torch.device("cuda") if home.type == "cpu" and torch.cuda.is_available() else home
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError, TypeError) as error:
+def _processes(fabric: Any, device: str | torch.device, model: nn.Module, compile: bool) -> loop.Processes:
+    """Where to train: on one device of this process, or on those that ``fabric`` has."""
+    if fabric is None:
+        return loop.Processes(arguments.target_device(device, next(model.parameters()).device))
+    if device != "auto":
+        raise ValueError(f"device must be 'auto' with fabric, which has devices of its own, got {device!r}")
+    if compile:
         raise ValueError(
-            f"device must be 'auto' or a device of this machine, got {device!r} ({error})"
-        ) from None
-    return target
-
-
-def _optimizer(optimizer: Any, learning_rate: Any, model: nn.Module) -> torch.optim.Optimizer:
-    if callable(optimizer):
-        if learning_rate is not None:
-            raise ValueError(
-                "learning_rate must be None when optimizer is a function: set it in that function"
-            )
-        made = optimizer(model.parameters())
-        if not isinstance(made, torch.optim.Optimizer):
-            raise TypeError(f"optimizer must return a torch.optim.Optimizer, got {type(made).__name__}")
-        return made
-    kind, rate, fused_on = _OPTIMIZERS[one_of(optimizer, "optimizer", _OPTIMIZERS)]
-    if learning_rate is not None:
-        rate = learning_rate
-        if isinstance(rate, bool) or not isinstance(rate, int | float):
-            raise TypeError(f"learning_rate must be a number, got {type(rate).__name__}")
-        if not 0 < rate < math.inf:
-            raise ValueError(f"learning_rate must be positive and finite, got {rate}")
-    fused = next(model.parameters()).device.type in fused_on
-    made = kind(model.parameters(), lr=rate, fused=fused)
-    return made
-
-
-def _is_bernoulli(model: Any) -> bool:
-    with torch.no_grad():
-        likelihood = model.likelihood(model.prior.sample((1,)))
-    return isinstance(likelihood, Independent) and isinstance(likelihood.base_dist, Bernoulli)
-
-
-def _checked(data: Any, name: str, model: Any, is_bernoulli: bool) -> Tensor:
-    """The data, ``[N, D]``, once it is clear that the model can be trained on it."""
-    x = float_tensor(data, name)
-    if x.dim() != 2 or 0 in x.shape:
-        raise ValueError(f"{name} must have shape [N, D] with N and D at least 1, got {tuple(x.shape)}")
-    parameter = next(model.parameters())
-    if x.dtype != parameter.dtype:
-        raise TypeError(
-            f"{name} must have the dtype of the model's parameters, {parameter.dtype}, got {x.dtype}; "
-            "model.float() or model.double() converts the model"
+            "compile must be False with fabric: a step in one graph has no place for the exchange of gradients"
         )
-    finite(x, name)
-    if is_bernoulli and any_true((x < 0) | (x > 1)):
-        raise ValueError(
-            f"{name} must lie in [0, 1] for a Bernoulli likelihood, got values from {float(x.min()):g} to "
-            f"{float(x.max()):g}; divide 8-bit pixels by 255"
-        )
-    return x
+    from vaetut._training_fabric import Replicas
 
-
-def _try(bound: Bound, model: Any, x: Tensor, num_samples: int, name: str) -> None:
-    """Take the bound of two datapoints, with all checks on, so that what does not fit fails before training."""
-    try:
-        with torch.no_grad():
-            values = bound(model, model.encode(x), x, num_samples)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} must be what the model and the bound take: {error}") from error
-    if values.shape != x.shape[:1]:
-        raise ValueError(
-            f"bound must return one value per datapoint, shape {tuple(x.shape[:1])} for {len(x)} of them, "
-            f"got {tuple(values.shape)}"
-        )
-
-
-def _pixels(x: Tensor, how: str) -> Tensor:
-    return x if how == "none" else datasets.binarize(x, how)
-
-
-def _mean(values: Tensor, which: str, epoch: int, batch_size: int, optimizer: torch.optim.Optimizer) -> float:
-    """The mean of an epoch's bounds. Only here does the host wait for the device."""
-    mean = values.mean().item()
-    if not math.isfinite(mean):
-        step = 1 + int((~torch.isfinite(values)).nonzero()[0]) // batch_size
-        raise FloatingPointError(
-            f"the {which} bound is not finite, first in epoch {epoch}, step {step}; the model's parameters are "
-            f"of no more use. Likely causes: a learning rate that is too large (now "
-            f"{optimizer.param_groups[0]['lr']:g}); data far from unit scale; a Gaussian likelihood on data "
-            "with a constant column, whose density has no upper limit"
-        )
-    return mean
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's random numbers on the CPU and on ``device`` start from ``seed``; afterwards they go on as before."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.default_generator.manual_seed(seed)
-        for cuda_device in devices:
-            with torch.cuda.device(cuda_device):
-                torch.cuda.manual_seed(seed)
-        yield
+    return Replicas(fabric, next(model.parameters()).dtype)

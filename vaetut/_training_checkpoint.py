@@ -1,0 +1,334 @@
+"""A training run in a file, from which `vaetut.train` goes on to the bit.
+
+The file is what ``torch.save`` makes of a dict of tensors and plain values, so that ``torch.load(path,
+weights_only=True)["model"]`` gets the parameters wherever torch is, followed by one line with the SHA-256 of all
+before it. It is read only if that hash is right, and then only with ``weights_only=True``, which runs no code from
+the file. The hash finds damage; it is no signature, and whoever wants to can write a valid file with other numbers.
+"""
+
+import functools
+import hashlib
+import io
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaetut.models import VAE
+
+VERSION = 1
+_MARK = b"\nvaetut checkpoint "
+_END = len(_MARK) + 4 + 1 + 64 + 1  # the mark, the version in four digits, a space, the hash, a line break
+_PARTS: dict[str, type] = {
+    "epoch": int,
+    "model": dict,
+    "arguments": dict,
+    "optimizer": dict,
+    "random_states": list,
+    "history": dict,
+    "configuration": dict,
+}
+
+
+class Keeper:
+    """Keeps the state of a run in the file ``path``; without a path it does nothing.
+
+    Raises:
+        TypeError: if the state is of a kind that could not be read again.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        configuration: dict[str, Any],
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self.path = path
+        self.configuration = configuration
+        self.model = model
+        self.optimizer = optimizer
+        for name, part in (("model", model), ("optimizer", optimizer)) if path is not None else ():
+            try:
+                torch.load(io.BytesIO(_serialized(part.state_dict())), weights_only=True)
+            except Exception as error:  # pickle has many
+                raise TypeError(
+                    f"{name} must have a state_dict of tensors and plain values, to be kept in a checkpoint: "
+                    f"{type(error).__name__} for that of {type(part).__name__}"
+                ) from error
+
+    def load(self, epochs: int) -> dict[str, Any] | None:
+        """Give the model and the optimizer the state in the file, and return all that is in it.
+
+        Nothing is changed if the file does not fit. Without a file there is nothing to load: None.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        content = read(self.path)
+        _same(self.path, content["configuration"], self.configuration)
+        if epochs < content["epoch"]:
+            raise ValueError(
+                f"epochs must be at least {content['epoch']}, which the run in checkpoint {self.path} has "
+                f"reached, got {epochs}: it is the number of all epochs, not of those to come"
+            )
+        _fill(self.path, content, self.model, self.optimizer)
+        return content
+
+    def save(
+        self, epoch: int, history: dict[str, list[float]], random_states: Callable[[], Any], rank: int
+    ) -> None:
+        """Write the state at the end of an epoch. Only the first of several processes writes."""
+        if self.path is None:
+            return
+        states = random_states()
+        if rank == 0:
+            _write(
+                self.path,
+                {
+                    "epoch": epoch,
+                    "model": self.model.state_dict(),
+                    "arguments": arguments(self.model),
+                    "optimizer": self.optimizer.state_dict(),
+                    "random_states": states,
+                    "history": history,
+                    "configuration": self.configuration,
+                },
+            )
+
+
+def place(path: Any, resume: bool) -> Path:
+    """The file that ``checkpoint`` names, once it is clear that it can be written, and may be."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"checkpoint must be a path, got {type(path).__name__}")
+    file = Path(
+        os.path.realpath(Path(path).expanduser())
+    )  # behind a link, the file is replaced and not the link
+    if file.is_dir():
+        raise ValueError(f"checkpoint must be the path of a file, got the folder {file}")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"checkpoint must be in a folder that exists, got {file}")
+    if not os.access(file.parent, os.W_OK):
+        raise PermissionError(f"checkpoint must be in a folder that can be written to, got {file}")
+    if file.exists() and not resume:
+        raise FileExistsError(
+            f"checkpoint {file} exists, and is left as it is: give resume=True to go on from it, another path, "
+            "or delete it"
+        )
+    return file
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint, so that at each moment there is a whole one at ``path``: this one or that before it."""
+    payload = _serialized(content)
+    temporary = path.with_name(
+        f".{path.name}.{secrets.token_hex(8)}.part"
+    )  # the same folder: a rename is atomic
+    try:
+        with open(temporary, "xb") as file:
+            file.write(payload + _end(payload))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # the new name is on the disk only when its folder is
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _end(payload: bytes) -> bytes:
+    return _MARK + b"%04d " % VERSION + hashlib.sha256(payload).hexdigest().encode() + b"\n"
+
+
+def _serialized(content: dict[str, Any]) -> bytes:
+    """What ``torch.save`` makes of ``content``."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a checkpoint: ``epoch``, ``model``, ``optimizer``, ``history``, ``configuration`` and so on.
+
+    Raises:
+        ValueError: if the file is not one that `vaetut.train` wrote, is cut short, or was changed since. It is left as
+            it is.
+    """
+    content = Path(path).read_bytes()
+    payload, end = content[:-_END], content[-_END:]
+    if not end.startswith(_MARK):
+        if content[:2] == b"PK":
+            raise _refused(path, "is cut short, or was written by something else than vaetut.train")
+        raise _refused(path, "was not written by vaetut.train")
+    version = end[len(_MARK) : len(_MARK) + 4]
+    if version.isdigit() and int(version) != VERSION:
+        raise _refused(path, f"has format {int(version)}, this vaetut reads format {VERSION}")
+    if end != _end(payload):
+        raise _refused(path, "was damaged or changed: its SHA-256 is not the one that it ends with")
+    try:
+        found = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever a file that is not ours makes of torch.load
+        raise _refused(path, f"cannot be read ({type(error).__name__})") from error
+    problem = _problem(found)
+    if problem:
+        raise _refused(path, problem)
+    return found
+
+
+def load_vae(path: str | os.PathLike[str]) -> VAE:
+    """The `vaetut.VAE` in a checkpoint, on the CPU and in evaluation mode.
+
+    Raises:
+        ValueError: as `read`, and if the model in the checkpoint is none, or is not what its arguments make.
+    """
+    content = read(path)
+    if not content["arguments"]:
+        raise _refused(path, f"holds a {content['configuration'].get('model')}, and no VAE")
+    try:
+        with torch.device("meta"):  # no random numbers are drawn
+            model = VAE(**content["arguments"])
+        model.load_state_dict(content["model"], assign=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _refused(path, f"holds a VAE that is not what its arguments make ({error})") from error
+    return model.eval()
+
+
+def arguments(model: nn.Module) -> dict[str, Any]:
+    """What `vaetut.VAE` is to be called with to make a model like this one; nothing for other models."""
+    if type(model) is not VAE:
+        return {}
+    names = ("data_dim", "latent_dim", "hidden_dim", "activation")
+    return {name: getattr(model, name) for name in names} | {"likelihood": model.likelihood_name}
+
+
+def function_name(function: Any) -> str:
+    """A name by which a function is known again in another process."""
+    if isinstance(function, functools.partial):
+        inner = [function_name(function.func), *map(repr, function.args)]
+        return f"partial({', '.join(inner + [f'{k}={v!r}' for k, v in sorted(function.keywords.items())])})"
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def fingerprint(x: Tensor | None) -> str | None:
+    """Dtype, shape and the first half of the SHA-256 of a tensor's values."""
+    if x is None:
+        return None
+    values = x.detach().cpu().contiguous()
+    return f"{_form(x)} {hashlib.sha256(values.numpy().data).hexdigest()[:32]}"
+
+
+def settings(optimizer: torch.optim.Optimizer) -> str:
+    """The class of a new optimizer, and how each group of parameters is set."""
+    groups = []
+    for group in optimizer.param_groups:
+        options = ", ".join(f"{name}={value!r}" for name, value in group.items() if name != "params")
+        groups.append(f"{len(group['params'])} parameters: {options}")
+    return f"{type(optimizer).__name__}({'; '.join(groups)})"
+
+
+def _fill(path: Path, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Give a model and a new optimizer the state in a checkpoint."""
+    now, saved = model.state_dict(), content["model"]
+    _same(path, {name: _form(value) for name, value in saved.items()}, {k: _form(v) for k, v in now.items()})
+    state, parameters = content["optimizer"].get("state"), _parameters(optimizer)
+    fits = isinstance(state, dict) and all(
+        isinstance(index, int)
+        and index in range(len(parameters))
+        and isinstance(values, dict)
+        and all(_fits(value, parameters[index], optimizer) for value in values.values())
+        for index, values in state.items()
+    )
+    try:
+        if not fits:
+            raise ValueError("its state is not of the parameters' shapes")
+        optimizer.load_state_dict(content["optimizer"])
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise _refused(path, f"holds an optimizer that does not fit the model ({error})") from error
+    model.load_state_dict(saved)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _fits(value: Any, parameter: Tensor, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer may keep ``value`` for ``parameter``; of what others than ours keep, nothing is known."""
+    if type(optimizer) not in (torch.optim.Adam, torch.optim.Adagrad, torch.optim.SGD):
+        return True
+    if isinstance(value, Tensor):
+        return value.dim() == 0 or (value.shape == parameter.shape and value.dtype == parameter.dtype)
+    return value is None
+
+
+def _form(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+
+
+def _problem(found: Any) -> str:
+    """What is wrong with the content of a file whose hash is right; empty if nothing is."""
+    if not isinstance(found, dict) or set(found) != set(_PARTS):
+        return f"must hold {', '.join(_PARTS)}"
+    for name, kind in _PARTS.items():
+        if type(found[name]) is not kind and not (kind is dict and isinstance(found[name], dict)):
+            return f"must hold a {kind.__name__} as {name}, got {type(found[name]).__name__}"
+    epoch, history = found["epoch"], found["history"]
+    if epoch < 1:
+        return f"must hold an epoch of at least 1, got {epoch}"
+    if not all(isinstance(value, Tensor) for value in found["model"].values()):
+        return "must hold tensors alone as model"
+    lengths = {"train": (epoch,), "validation": (0, epoch)}
+    if set(history) != set(lengths) or not all(
+        isinstance(history[name], list)
+        and len(history[name]) in allowed
+        and all(isinstance(value, float) for value in history[name])
+        for name, allowed in lengths.items()
+    ):
+        return f"must hold a history of {epoch} epochs"
+    if not found["random_states"] or not all(map(_is_random_state, found["random_states"])):
+        return "must hold states of torch's random numbers"
+    return ""
+
+
+def _is_random_state(states: Any) -> bool:
+    if not isinstance(states, list) or not all(
+        isinstance(state, Tensor) and state.dtype == torch.uint8 and state.dim() == 1 for state in states
+    ):
+        return False
+    try:
+        torch.Generator().set_state(states[0])
+    except (RuntimeError, IndexError):
+        return False
+    return len(states) in (1, 2)
+
+
+def _same(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    different = [name for name in {**now, **saved} if saved.get(name) != now.get(name)]
+    if different:
+        told = "; ".join(_told(name, saved.get(name), now.get(name)) for name in different[:5])
+        more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
+        raise _refused(
+            path,
+            f"is of another run: {told}{more}. Go on with the same arguments, or give another path",
+        )
+
+
+def _told(name: str, saved: Any, now: Any) -> str:
+    """How one entry differs; of texts with many lines, the first that is not the same."""
+    if isinstance(saved, str) and isinstance(now, str) and "\n" in saved + now:
+        pairs = zip([*saved.split("\n"), ""], [*now.split("\n"), ""], strict=False)
+        saved, now = next(((a.strip(), b.strip()) for a, b in pairs if a != b), (saved, now))
+    return f"{name} was {saved}, is now {now}"
+
+
+def _refused(path: Any, problem: str) -> ValueError:
+    return ValueError(f"checkpoint {path} {problem}; the file is left as it is")
