@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
+from torch.distributions import Bernoulli, Independent, LogNormal, Normal, OneHotCategorical, Uniform
 
 import vaetut
 from vaetut import DiscreteMixture, LinearGaussian, explore, plots, verify
@@ -49,9 +49,39 @@ def with_value(x: torch.Tensor, value: float) -> torch.Tensor:
 
 X = ZEROS(5, 3)
 Q = normal(5, 2)
+LEAF = torch.tensor(1.0, requires_grad=True)
+MOVING = Normal(LEAF, 1.0)  # a q with a gradient
 
 # fmt: off
 BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "iwae without draws": (lambda: vaetut.iwae_bound(gaussian(), Q, X, 0), ValueError, "num_samples must be at least 1, got 0"),
+    "iwae with a bare normal": (lambda: vaetut.iwae_bound(gaussian(), Normal(ZEROS(5, 2), ONES(5, 2)), X, 3), ValueError, r"wrap a Normal .* Independent"),
+    "cubo of order one half": (lambda: vaetut.cubo_bound(gaussian(), Q, X, 3, order=0.5), ValueError, "order must be finite and at least 1, got 0.5"),
+    "cubo of order 'two'": (lambda: vaetut.cubo_bound(gaussian(), Q, X, 3, order="two"), TypeError, "order must be a number of at least 1, got 'two'"),
+    "minibatch larger than the data": (lambda: vaetut.minibatch_bound(ZEROS(100), 60), ValueError, "dataset_size must be at least the 100 values of the minibatch, got 60"),
+    "minibatch of nothing": (lambda: vaetut.minibatch_bound(ZEROS(0), 60), ValueError, r"values must have shape \[\.\.\., M\]"),
+    "minibatch of half a data set": (lambda: vaetut.minibatch_bound(ZEROS(5), 7.5), TypeError, "dataset_size must be an int.*7.5"),
+    "dreg without rsample": (lambda: vaetut.doubly_reparameterized(mixture(), OneHotCategorical(logits=ZEROS(5, 2).requires_grad_()), X, 3), NotImplementedError, "OneHotCategorical has no rsample"),
+    "sticking the landing on a float": (lambda: vaetut.sticking_the_landing(gaussian(), Q, 1.0), TypeError, "x must be a torch.Tensor, got float"),
+    "dreg with too few q": (lambda: vaetut.doubly_reparameterized(gaussian(), normal(4, 2), X, 3), ValueError, r"q must have one distribution per datapoint.*\(5,\), got \(4,\)"),
+    # models, aevb
+    "a hidden layer of nothing": (lambda: vaetut.VAE(3, 2, (7, 0)), ValueError, r"hidden_dim\[1\] must be at least 1, got 0"),
+    "a hidden layer of 7.0": (lambda: vaetut.VAE(3, 2, 7.0), TypeError, "hidden_dim must be an int or a tuple of ints.*7.0"),
+    "resume from nowhere": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, resume=True), ValueError, "resume=True must come with checkpoint"),
+    "a checkpoint that is there": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, checkpoint=__file__), FileExistsError, "test_bad_input.py"),
+    "low precision": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, precision="low"), ValueError, "precision must be one of 'highest', 'high', 'medium', got 'low'"),
+    "compile by number": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, compile=1), TypeError, "compile must be True or False"),
+    "fabric by name": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, fabric="ddp"), TypeError, "fabric must be a lightning_fabric.Fabric, got str"),
+    # gradients
+    "f that sums over draws": (lambda: vaetut.score_function(lambda z: z.sum(), MOVING, 5), ValueError, "one value per draw"),
+    "pathwise through jumps": (lambda: vaetut.pathwise(lambda z: z, Bernoulli(logits=LEAF), 5), NotImplementedError, "discrete, as Bernoulli is.*score_function"),
+    "pathwise in another family": (lambda: vaetut.pathwise(torch.square, MOVING, 5, via="composition"), NotImplementedError, "score_function needs no map"),
+    "a baseline of nothing": (lambda: vaetut.score_function(torch.square, MOVING, 1, "mean"), ValueError, "at least 2 with baseline='mean'"),
+    "unknown baseline": (lambda: vaetut.score_function(torch.square, MOVING, 5, "loo"), ValueError, "baseline must be one of 'mean', 'leave_one_out', 'optimal'"),
+    "nothing to differentiate": (lambda: vaetut.score_function(torch.square, Normal(0.0, 1.0), 5), ValueError, "requires_grad=True"),
+    "score of a moving support": (lambda: vaetut.score_function(torch.square, Uniform(0.0, LEAF), 5), ValueError, "support that moves"),
+    "measure-valued without a pair": (lambda: vaetut.measure_valued(torch.square, LogNormal(LEAF, 1.0), 5), NotImplementedError, "got LogNormal"),
+    "draws that do not divide": (lambda: vaetut.gradient_statistics(vaetut.pathwise, torch.square, Normal, {"loc": LEAF, "scale": 1.0}, 15, samples_per_estimate=2), ValueError, "multiple of samples_per_estimate"),
     # information
     "entropy of a number": (lambda: vaetut.entropy(1.0), TypeError, r"q must be a torch.distributions.Distribution, got float"),
     "kl of a tensor": (lambda: vaetut.kl_divergence(Q, ONES(2)), TypeError, r"p must be .*Distribution, got Tensor"),

@@ -1,5 +1,6 @@
 """Bounds against the exact ELBO and the exact evidence, with enough samples to reject near misses."""
 
+import itertools
 import math
 
 import pytest
@@ -12,11 +13,13 @@ from vaetut import (
     LinearGaussian,
     bounds,
     elbo_terms,
+    expectation,
     kl_divergence,
     log_evidence,
     sgvb_a,
     sgvb_b,
 )
+from vaetut.bounds import cubo_bound, iwae_bound, minibatch_bound
 
 DOUBLE = torch.float64
 
@@ -181,3 +184,216 @@ def test_a_bernoulli_likelihood_takes_grey_pixels():
     assert sgvb_b(Pixels(), q, torch.full((3, 4), 0.5)).shape == (3,)
     with pytest.raises(ValueError, match=r"x must lie in \[0, 1\].*0 to 255.*divide"):
         sgvb_b(Pixels(), q, torch.tensor([[0.0, 255.0, 3.0, 4.0]]).expand(3, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.parametrize("parameter", ["logits", "probs"])
+def test_the_bernoulli_likelihood_is_that_of_torch(dtype, parameter):
+    """The bounds compute it in their own way; grey pixels and decided ones included."""
+    torch.manual_seed(0)
+    logits = torch.cat([6 * torch.randn(5, 3, 16, dtype=dtype), torch.full((5, 3, 1), 90.0, dtype=dtype)], -1)
+    logits[..., ::2] *= -1
+    grey, inked = torch.rand(3, 17, dtype=dtype), (torch.rand(3, 17) < 0.5).to(dtype)
+    inked[:, -1] = (logits[0, :, -1] > 0).to(dtype)
+    given = (logits if parameter == "logits" else (logits / 3).sigmoid()).requires_grad_()
+
+    class Pixels:
+        prior = Independent(Normal(torch.zeros(2, dtype=dtype), torch.ones(2, dtype=dtype)), 1)
+
+        def likelihood(self, z):
+            return Independent(Bernoulli(**{parameter: given}, validate_args=False), 1)
+
+    for x in (grey, inked):
+        ours, reference = bounds._log_likelihood(Pixels(), torch.zeros(5, 3, 2), x), Pixels().likelihood(None)
+        reference = reference.log_prob(x)
+        tolerance = 1e-12 if dtype == DOUBLE else 2e-5
+        torch.testing.assert_close(ours, reference, rtol=tolerance, atol=10 * tolerance)
+        gradients = [torch.autograd.grad(value.sum(), given)[0] for value in (ours, reference)]
+        torch.testing.assert_close(*gradients, rtol=tolerance, atol=tolerance)
+    # a pixel decided to 25 nats: torch's own softplus would be off by 1e-11 in float64
+    sure = torch.full((1, 1, 1), 25.0, dtype=DOUBLE)
+    Pixels.likelihood = lambda self, z: Independent(Bernoulli(logits=sure), 1)
+    sure_value = bounds._log_likelihood(Pixels(), torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=DOUBLE))
+    assert sure_value.item() == -25 - math.log1p(math.exp(-25))
+
+
+def test_log_evidence_holds_little_for_narrow_data_too():
+    """The default chunk allows for a hidden layer that is wider than the data."""
+    seen = []
+    model = LinearGaussian(d([[1.0], [2.0]]), torch.zeros(2, dtype=DOUBLE), 0.5)
+
+    class Watched:
+        prior = model.prior
+
+        def likelihood(self, z):
+            seen.append(z.shape[0])
+            return model.likelihood(z)
+
+    x = torch.zeros(1, 2, dtype=DOUBLE)
+    log_evidence(Watched(), model.posterior(x), x, 100_000)
+    assert max(seen) <= 2**13 and sum(seen) == 100_000
+
+
+def test_sgvb_b_is_quieter_for_a_narrow_q_and_noisier_at_the_posterior(model):
+    """Both variances against their exact values, which for a linear-Gaussian model are Gauss-Hermite sums."""
+    n = 100_000
+    at = model.posterior(X)
+    away = Independent(Normal(at.mean + 0.2, 0.25 * at.stddev), 1)
+
+    def exact(q):
+        def f_a(z):
+            return model.log_joint(X, z) - q.log_prob(z)
+
+        def f_b(z):
+            return model.likelihood(z).log_prob(X)
+
+        moments = [(expectation(f, q), expectation(lambda z, f=f: f(z) ** 2, q)) for f in (f_a, f_b)]
+        return [square - mean**2 for mean, square in moments]
+
+    for q, b_is_quieter in ((away, True), (at, False)):
+        variances = exact(q)
+        assert ((variances[1] < variances[0]) == b_is_quieter).all()
+        for bound, variance in zip((sgvb_a, sgvb_b), variances, strict=True):
+            torch.manual_seed(0)
+            values = bound(model, q.expand([n, 2]), X.expand(n, 2, 3))
+            squares = (values - values.mean(0)) ** 2
+            error = squares.std(0) / math.sqrt(n) + 1e-12
+            assert ((squares.mean(0) - variance).abs() < 5 * error).all()
+    assert (exact(at)[0].abs() < 1e-10).all() and (exact(at)[1] > 0.3).all()
+
+
+# The importance-weighted bound. With one latent dimension its exact value is known for every K, from
+# log s = ∫ (e^-t - e^-ts) dt/t: the K draws become a power of E[e^-tw].
+
+EPS = torch.linspace(-11, 11, 2201, dtype=DOUBLE)
+LOG_T = torch.linspace(-30, 330, 3601, dtype=DOUBLE)
+
+
+def narrow_model() -> LinearGaussian:
+    return LinearGaussian(d([[1.0], [-0.5]]), d([0.2, 0.0]), 0.8)
+
+
+def exact_iwae(model, q, x, num_samples):
+    z = q.mean + q.stddev * EPS.unsqueeze(-1)
+    log_w = model.log_joint(x, z) - q.log_prob(z) - model.log_evidence(x)
+    weights = (-(EPS**2) / 2).exp() / math.sqrt(2 * math.pi) * (EPS[1] - EPS[0])
+    t = LOG_T.exp()
+    laplace = torch.exp(-t.unsqueeze(-1) * log_w.exp()) @ weights
+    value = torch.trapezoid(torch.exp(-t) - laplace**num_samples, LOG_T)
+    return value - math.log(num_samples) + model.log_evidence(x).squeeze()
+
+
+def one_q(loc=0.9, scale=0.75):
+    return Independent(Normal(d([[loc]]), d([[scale]])), 1)
+
+
+ONE = d([[0.9, -0.8]])
+
+
+@pytest.mark.parametrize("q", [one_q(), one_q(0.2, 0.45), one_q(-1.0, 1.5)], ids=["near", "narrow", "far"])
+def test_iwae_against_its_exact_value(q):
+    torch.manual_seed(0)
+    model = narrow_model()
+    for k in (1, 2, 5, 50):
+        n = 100_000 if k < 50 else 20_000
+        values = iwae_bound(model, q.expand([n]), ONE.expand(n, 2), k)
+        error = values.std() / math.sqrt(n)
+        truth = exact_iwae(model, q, ONE, k)
+        assert (values.mean() - truth).abs() < 5 * error
+        # power: a forgotten log K, the evidence, and for K > 1 the plain bound
+        for wrong in [model.log_evidence(ONE), truth + math.log(k)][: 1 + (k > 1)]:
+            assert (values.mean() - wrong).abs() > 5 * error
+        if k > 1:
+            assert (values.mean() - model.elbo(q, ONE)).abs() > 5 * error
+
+
+def test_iwae_is_monotone_and_reaches_the_evidence():
+    model = narrow_model()
+    evidence = model.log_evidence(ONE).squeeze()
+    for q in (one_q(), one_q(-1.0, 1.5)):
+        curve = torch.stack([exact_iwae(model, q, ONE, k) for k in (1, 2, 3, 10, 100, 1000, 100_000)])
+        torch.testing.assert_close(curve[:1], model.elbo(q, ONE), rtol=1e-10, atol=1e-10)
+        assert (curve.diff() > 0).all() and (curve < evidence).all()
+        assert evidence - curve[-1] < 1e-4
+        # measured: each of these steps is many standard errors
+        torch.manual_seed(0)
+        n = 40_000
+        measured = [iwae_bound(model, q.expand([n]), ONE.expand(n, 2), k) for k in (1, 4, 32)]
+        for less, more in itertools.pairwise(measured):
+            rise = more.mean() - less.mean()
+            assert rise > 5 * (less.var() / n + more.var() / n).sqrt()
+
+
+def test_iwae_with_one_draw_is_sgvb_a(model):
+    values = []
+    for bound in (lambda *a: iwae_bound(*a, 1), sgvb_a):
+        torch.manual_seed(0)
+        values.append(bound(model, gaussian_q(), X))
+    torch.testing.assert_close(*values, rtol=1e-14, atol=1e-14)
+
+
+def test_iwae_does_not_overflow():
+    """Weights of e^-2000 and less: only their ratios matter."""
+    model = LinearGaussian(torch.ones(50, 1), torch.zeros(50), 0.1)
+    x = 5 * torch.ones(2, 50)
+    for bound in (iwae_bound, cubo_bound):
+        value = bound(model, model.prior.expand([2]), x, 10)
+        assert value.isfinite().all() and (value < -1000).all()
+
+
+def test_cubo_against_its_exact_value():
+    """By Gauss-Hermite; at the posterior it is the evidence; its estimate is too low on average."""
+    model, q = narrow_model(), one_q(0.9, 0.9)
+    evidence = model.log_evidence(ONE)
+
+    def log_w(z):
+        return model.log_joint(ONE, z) - q.log_prob(z)
+
+    for order in (1.5, 2.0, 3):
+        exact = expectation(lambda z, n=order: (n * log_w(z)).exp(), q, num_points=200).log() / order
+        assert exact > evidence + 0.01
+        torch.manual_seed(0)
+        n = 200_000
+        z = q.rsample((n,))
+        power = (order * log_w(z)).exp()
+        error = power.std() / power.mean() / math.sqrt(n) / order
+        value = cubo_bound(model, q, ONE, n, order=order)
+        assert ((value - exact).abs() < 5 * error).all()
+        assert ((value - evidence).abs() > 5 * error).all()
+        few = cubo_bound(model, q.expand([20_000]), ONE.expand(20_000, 2), 5, order=order)
+        assert few.mean() < exact - 5 * few.std() / math.sqrt(20_000)
+    torch.testing.assert_close(cubo_bound(model, model.posterior(ONE), ONE, 3), evidence)
+
+
+def test_cubo_lies_above_iwae_on_the_same_draws(model):
+    values = []
+    for bound in (iwae_bound, cubo_bound, lambda *a: cubo_bound(*a, order=1)):
+        torch.manual_seed(0)
+        values.append(bound(model, gaussian_q(), X, 20))
+    assert (values[1] > values[0]).all()
+    torch.testing.assert_close(values[2], values[0])
+
+
+@pytest.mark.parametrize(
+    ("order", "error", "message"),
+    [(0.5, ValueError, "at least 1, got 0.5"), (math.inf, ValueError, "finite"), (True, TypeError, "order")],
+)
+def test_cubo_orders(model, order, error, message):
+    with pytest.raises(error, match=message):
+        cubo_bound(model, gaussian_q(), X, 3, order=order)
+
+
+def test_minibatches_are_unbiased():
+    """The mean over all choices of 3 datapoints from 6 is the sum over the data."""
+    values = d([-3.0, -1.0, -7.5, 0.5, -2.0, -4.0])
+    chosen = torch.stack([values[list(b)] for b in itertools.combinations(range(6), 3)])
+    torch.testing.assert_close(minibatch_bound(chosen, 6).mean(), values.sum())
+    assert minibatch_bound(chosen, 6).shape == (20,)
+    for wrong, error, message in [
+        ((values, 5), ValueError, "at least the 6 values"),
+        ((values, 6.0), TypeError, "dataset_size must be an int"),
+        ((values[:0], 6), ValueError, r"values must have shape"),
+        (([1.0], 6), TypeError, "values must be a torch.Tensor"),
+    ]:
+        with pytest.raises(error, match=message):
+            minibatch_bound(*wrong)

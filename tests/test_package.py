@@ -36,7 +36,15 @@ COLAB = {
     "python": "3.12",
 }
 # Types that functions return, raise or ask for: a chapter meets their values, and need not name them.
-HANDED_OUT = {"ElboTerms", "Estimate", "Explorer", "History", "ImageData", "LatentVariableModel"}
+HANDED_OUT = {
+    "ElboTerms",
+    "Estimate",
+    "Explorer",
+    "GradientStatistics",
+    "History",
+    "ImageData",
+    "LatentVariableModel",
+}
 HANDED_OUT.add("VerificationError")
 
 
