@@ -1,0 +1,147 @@
+"""How good the models of `vaetut train --recipe paper` and `--recipe best` are: book/results/mnist-*.json.
+
+    python tools/mnist.py paper      three seeds, some minutes each
+    python tools/mnist.py best       the VAE, then importance weighting from there on: more than an hour
+
+A run that was stopped goes on; one that is there already is only evaluated. MNIST is looked for in the folder that
+VAETUT_DATA_DIR names, else downloaded once.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from vaetut._cli_saved import CONFIG, HISTORY, MODEL, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "book" / "results"
+SEEDS = (0, 1, 2)
+
+
+def vaetut(*arguments: str) -> dict[str, Any]:
+    """Run the command, and return what it says as JSON."""
+    command = [sys.executable, "-m", "vaetut", *arguments, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def measure(runs: Path, name: str, train: str, evaluate: str) -> dict[str, Any]:
+    """Train, unless it is done, and evaluate; the commands are recorded as one types them."""
+    folder = runs / name
+    if not (folder / MODEL).exists():
+        goes_on = (folder / CONFIG).exists()
+        start = "--resume" if goes_on else train.format(runs=runs)
+        vaetut("train", "--out", str(folder), *shlex.split(start))
+    result = vaetut("evaluate", str(folder), *shlex.split(evaluate))
+    config = json.loads((folder / CONFIG).read_text())
+    history = json.loads((folder / HISTORY).read_text())
+    return {
+        "commands": [
+            f"vaetut train --out runs/{name} {train.format(runs='runs')}",
+            f"vaetut evaluate runs/{name} {evaluate}",
+        ],
+        "seed": config["options"]["seed"],
+        "seconds": round(config["seconds"], 1),
+        "options": config["options"],
+        **{key: result[key] for key in ("images", "bound", "iwae_bound", "log_evidence", "versions")},
+        "history": {key: [round(value, 3) for value in curve] for key, curve in history.items()},
+    }
+
+
+def write(name: str, command: str, measured: list[dict[str, Any]], **content: Any) -> None:
+    """Write a results file."""
+    versions = measured[0]["versions"]
+    for run in measured:
+        run.pop("versions")
+    machine = f"{os.cpu_count()} CPU cores, shared"
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    header = {
+        "experiment": name,
+        "command": command,
+        "data": "mnist",
+        "versions": versions,
+        "machine": machine,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    write_json(RESULTS / f"{name}.json", rounded({**header, "threads": threads, **content, "runs": measured}))
+    print(f"wrote {RESULTS / name}.json")
+
+
+def rounded(value: Any) -> Any:
+    """The same with four digits after the point, where they say something."""
+    if isinstance(value, dict):
+        return {key: inner if key == "options" else rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def paper(runs: Path) -> None:
+    """AEVB's network: the bound after 20 epochs, for three seeds."""
+    measured = [
+        measure(runs, f"paper-{seed}", f"--recipe paper --seed {seed}", "--num-samples 100 --iwae-samples 10")
+        for seed in SEEDS
+    ]
+    bounds = [run["bound"]["value"] for run in measured]
+    write(
+        "mnist-paper",
+        "python tools/mnist.py paper",
+        measured,
+        test_bound={"mean": statistics.mean(bounds), "seeds": bounds, "goal": -101.5},
+    )
+
+
+def best(runs: Path, epochs: int, images: str) -> None:
+    """The network of Burda, Grosse and Salakhutdinov: the bound first, then that of 5 and that of 50 draws."""
+    evaluation = f"--num-samples 5000 --iwae-samples 50{images}"
+
+    def weighted(start: str, draws: int, rate: float, number: int) -> str:
+        """Go on from there with the bound of so many draws; {runs} is filled in later."""
+        given = f"--recipe best --init {{runs}}/{start} --bound iwae --num-samples {draws}"
+        return f"{given} --lr {rate} --lr-decay 1 --epochs {max(1, number)}"
+
+    stages = {
+        "best-vae": f"--recipe best --epochs {epochs}",
+        "best-iwae-5": weighted("best-vae", 5, 0.0005, epochs // 6),
+        "best-iwae-50": weighted("best-iwae-5", 50, 0.0002, epochs // 40),
+    }
+    measured = [measure(runs, name, train, evaluation) for name, train in stages.items()]
+    write(
+        "mnist-best",
+        "python tools/mnist.py best",
+        measured,
+        log_evidence={name: run["log_evidence"]["value"] for name, run in zip(stages, measured, strict=True)},
+        published={"VAE": -86.76, "IWAE, K = 50": -84.78},
+    )
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", choices=["paper", "best"])
+    parser.add_argument(
+        "--runs", type=Path, default=ROOT / "_build" / "mnist", help="where the models are kept"
+    )
+    parser.add_argument("--epochs", type=int, default=400, help="best: of the VAE")
+    parser.add_argument("--images", type=int, help="best: evaluate on the first so many test images")
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    if options.recipe == "paper":
+        paper(options.runs)
+    else:
+        best(options.runs, options.epochs, f" --images {options.images}" if options.images else "")
+
+
+if __name__ == "__main__":
+    main()
