@@ -15,7 +15,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks bench format lock clean env
+.PHONY: help book test notebooks bench experiments format lock clean env
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 @\2/p' $(MAKEFILE_LIST) | column -t -s @
@@ -34,8 +34,12 @@ test: env ## everything that must hold: lint, types, the built book, tests, doct
 notebooks: env ## execute the notebooks in place (one of them: make notebooks ONLY=book/02-variational-lower-bound.ipynb)
 	@$(BIN)/python tools/notebooks.py $(ONLY)
 
-bench: env ## speed beside torch.distributions, side by side in one run, as ratios (some minutes)
+bench: env ## speed beside torch and other packages, side by side in one run, as ratios (some minutes)
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+experiments: env ## repeat the paper's experiments for chapter 12 (about an hour; can be stopped and continued)
+	@$(BIN)/python -m vaetut.experiments all
+	@$(BIN)/python tools/mnist.py paper
 
 format: env ## format the Python files and sort their imports
 	@$(BIN)/ruff check --fix .

@@ -1,0 +1,38 @@
+"""AEVB's experiments (its section 5), repeated: chapter 12, *The paper's experiments*.
+
+``python -m vaetut.experiments --help`` runs them from the command line. As functions:
+
+* `figure2.run`, `figure3.run` and `figure4.run`: one figure of the paper each, at any size;
+* `wake_sleep` and `MonteCarloEM`: the algorithms that AEVB was compared with;
+* `hmc`, `leapfrog`, `marginal_likelihood`: what they and their evaluation need.
+"""
+
+from vaetut.experiments.figure2 import kl_per_dimension
+from vaetut.experiments.figure4 import decode_picture, manifold
+from vaetut.experiments.hmc import HMCSamples, HMCStep, adapt, hmc, hmc_step, leapfrog
+from vaetut.experiments.marginal import marginal_likelihood
+from vaetut.experiments.mcem import MonteCarloEM, complete_log_likelihood
+from vaetut.experiments.runs import read_json
+from vaetut.experiments.trainer import Trainer, mean_bound, new_model
+from vaetut.experiments.wake_sleep import WakeSleep, wake_sleep
+
+__all__ = [
+    "HMCSamples",
+    "HMCStep",
+    "MonteCarloEM",
+    "Trainer",
+    "WakeSleep",
+    "adapt",
+    "complete_log_likelihood",
+    "decode_picture",
+    "hmc",
+    "hmc_step",
+    "kl_per_dimension",
+    "leapfrog",
+    "manifold",
+    "marginal_likelihood",
+    "mean_bound",
+    "new_model",
+    "read_json",
+    "wake_sleep",
+]

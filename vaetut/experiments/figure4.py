@@ -1,0 +1,169 @@
+"""AEVB figures 4 and 5: what a decoder makes of a plane of codes, and of codes from the prior: chapter 12."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vaetut._validate import positive_int
+from vaetut.data import load
+from vaetut.exact import LatentVariableModel
+from vaetut.experiments import figure2
+from vaetut.experiments.runs import Curve, file_name, grow, results, write_json
+from vaetut.experiments.trainer import (
+    Trainer,
+    aevb_objective,
+    fixed_binarization,
+    new_model,
+    random_state,
+    seeded,
+)
+
+LEARNING_RATE = 0.001
+GRID = 20  # rows and columns of the manifold
+SAMPLES_PER_ROW = 20
+_LEVELS = 16  # shades of grey that are kept
+
+
+def run(
+    data: str = "mnist",
+    *,
+    samples: int = 1_000_000,
+    latent_dims: Sequence[int] = figure2.LATENT_DIMS,
+    hidden_dim: int = figure2.HIDDEN_DIM,
+    seed: int = 0,
+    minutes: float | None = None,
+    results_dir: Path | None = None,
+    state_dir: Path | None = None,
+    command: str = "",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Train a model with two latent dimensions, and draw its manifold and samples.
+
+    The optimiser is Adam, which gets farther in the same time than the paper's Adagrad: this figure is about what
+    is learned, and not about how fast.
+
+    Samples are also drawn from the decoders of figure 2 that are found in ``state_dir``, as far as they have been
+    trained by then.
+
+    Args:
+        data: ``"mnist"`` or ``"digits"``.
+        samples: training samples evaluated for the model with two latent dimensions.
+        latent_dims: N_z of the other models.
+        hidden_dim: units of each hidden layer.
+        seed: of everything, as in figure 2.
+        minutes: stop earlier than ``samples``.
+        results_dir: where ``figure4.json`` goes; None for nowhere.
+        state_dir: where curves are kept; None for nowhere.
+        command: for the record.
+        progress: print each point.
+
+    Returns:
+        What is written to ``figure4.json``; pictures are PNG files in base64, see `decode_picture`.
+
+    Example:
+        >>> made = run("digits", samples=10_000, latent_dims=[], hidden_dim=20)
+        >>> decode_picture(made["manifold"]).shape  # 20 x 20 images of 8 x 8 pixels
+        (160, 160)
+    """
+    images = load(data)
+    shape = images.image_shape
+    seen = fixed_binarization(images.train[: figure2.EVALUATED], seed)
+    unseen = fixed_binarization(images.test[: figure2.EVALUATED], seed + 1)
+    settings: dict[str, Any] = {"method": "AEVB", "latent_dim": 2, "hidden_dim": hidden_dim}
+    settings |= {"optimizer": "adam", "learning_rate": LEARNING_RATE, "data": data, "seed": seed}
+
+    def begin(notes: dict[str, Any] | None) -> tuple[Trainer, dict[str, Any]]:
+        model = new_model(images.train.shape[1], 2, hidden_dim, seed=seed)
+        rate = LEARNING_RATE
+        return Trainer(
+            model, images.train, aevb_objective, learning_rate=rate, seed=seed, optimizer="adam"
+        ), {}
+
+    def evaluate(trainer: Trainer) -> dict[str, Any]:
+        return figure2.point(seen, unseen, trainer)
+
+    state = state_dir and state_dir / (file_name("figure4", data) + ".pt")
+    plane = Curve(settings, begin, evaluate, state)
+
+    def report(newest: Curve) -> None:
+        if progress:
+            print(newest, flush=True)
+
+    grow([plane], samples, report, minutes)
+    others = figure2.make_curves(
+        data, latent_dims, hidden_dim, ["AEVB"], figure2.TRIAL_SAMPLES, seed, state_dir
+    )
+    trained = [plane, *(curve for curve in others if curve.points)]
+    rows = []
+    for curve in trained:
+        with torch.no_grad(), random_state(seeded(seed)):
+            model = curve.trainer.model
+            drawn = model.likelihood(model.prior.sample((SAMPLES_PER_ROW,))).mean
+        done = {"latent_dim": curve.settings["latent_dim"], "samples": curve.points[-1]["samples"]}
+        rows.append(done | {"picture": encode_picture(drawn, shape, SAMPLES_PER_ROW // 2)})
+    made = results(
+        "figure4",
+        command,
+        {"data": data, "hidden_dim": hidden_dim, "seed": seed},
+        curves=[plane.to_dict()],
+        manifold=encode_picture(manifold(plane.trainer.model, GRID), shape, GRID),
+        random_samples=rows,
+    )
+    if results_dir is not None:
+        write_json(results_dir / (file_name("figure4", data) + ".json"), made)
+    return made
+
+
+@torch.no_grad()
+def manifold(model: LatentVariableModel, steps: int = GRID) -> Tensor:
+    r"""The images that a decoder makes of a square of codes, ``[steps * steps, data]``, row by row.
+
+    The codes are $z = \Phi^{-1}(u)$ for u on a regular grid inside the unit square (``eq-exp-manifold``), the
+    inverse CDF of each latent variable's prior. So every code stands for the same share of the prior,
+    ``1 / steps**2``, and the middle of the plane, where most codes lie, gets most of the picture.
+
+    Args:
+        model: a model with a standard normal prior in two dimensions.
+        steps: codes along each side.
+
+    Raises:
+        ValueError: if the latent space has another number of dimensions.
+
+    Example:
+        >>> from vaetut import VAE
+        >>> manifold(VAE(data_dim=64, latent_dim=2, hidden_dim=10), 3).shape
+        torch.Size([9, 64])
+    """
+    positive_int(steps, "steps")
+    if model.prior.event_shape != (2,):
+        raise ValueError(f"model must have 2 latent dimensions, got {tuple(model.prior.event_shape)}")
+    like = model.prior.mean
+    u = (torch.arange(steps, dtype=like.dtype, device=like.device) + 0.5) / steps
+    return model.likelihood(torch.cartesian_prod(*[torch.special.ndtri(u)] * 2)).mean
+
+
+def encode_picture(images: Tensor, image_shape: tuple[int, int], columns: int) -> str:
+    """Images ``[n, height * width]`` in [0, 1], side by side, as a PNG in base64 of 16 shades, dark ink on white."""
+    from PIL import Image  # matplotlib needs it too
+
+    height, width = image_shape
+    page = images.reshape(-1, columns, height, width).permute(0, 2, 1, 3).reshape(-1, columns * width)
+    shades = ((1 - page) * (_LEVELS - 1)).round() * (255 // (_LEVELS - 1))
+    file = io.BytesIO()
+    Image.fromarray(shades.to(torch.uint8).cpu().numpy()).quantize(_LEVELS).save(file, "png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def decode_picture(text: str) -> NDArray[np.float64]:
+    """The picture in a results file, ``[height, width]``: 0 for ink, 1 for white."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
+        return np.asarray(picture.convert("L"), dtype=np.float64) / 255

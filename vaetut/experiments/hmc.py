@@ -1,0 +1,171 @@
+r"""Hamiltonian Monte Carlo (Duane, Kennedy, Pendleton & Roweth 1987), for many chains at once: chapter 12.
+
+AEVB samples posteriors with it, in Monte Carlo EM (appendix E) and to estimate the marginal likelihood (appendix D).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaetut._validate import float_tensor, positive_int
+
+LogDensity = Callable[[Tensor], Tensor]
+"""An unnormalised log density: a function of ``z [..., latent]`` with values ``[...]``, one for each chain."""
+
+TARGET_ACCEPTANCE = 0.9
+_JITTER = (
+    0.2  # each path's step size is drawn up to 20 % smaller or larger, lest paths return to where they began
+)
+
+
+class HMCStep(NamedTuple):
+    """The new states, ``[..., latent]``, and the probabilities with which the proposals were accepted, ``[...]``."""
+
+    z: Tensor
+    acceptance: Tensor
+
+
+class HMCSamples(NamedTuple):
+    """Draws ``[num_samples, ..., latent]``, the mean acceptance ``[...]`` and the step size of each chain ``[...]``."""
+
+    z: Tensor
+    acceptance: Tensor
+    step_size: Tensor
+
+
+def leapfrog(
+    log_density: LogDensity, z: Tensor, momentum: Tensor, step_size: Tensor | float, num_steps: int
+) -> tuple[Tensor, Tensor]:
+    r"""Follow Hamilton's equations for $H(z, r) = -\log p(z) + \|r\|^2 / 2$ in ``num_steps`` steps of size h.
+
+    One step (``eq-exp-leapfrog``) is half a step of the momentum, a step of the position, and half a step of the
+    momentum. It can be run backwards by turning the momentum round, keeps volume, and changes H only by O(h^2)
+    over a fixed time.
+
+    Args:
+        log_density: $\log p$, up to a constant.
+        z: positions, ``[..., latent]``.
+        momentum: r, of the same shape.
+        step_size: h, a number or ``[...]``, one for each chain.
+        num_steps: how many steps, at least 1.
+
+    Returns:
+        The positions and momenta at the end.
+
+    Example:
+        >>> z, r = leapfrog(lambda z: -0.5 * z.square().sum(-1), torch.tensor([1.0]), torch.tensor([0.0]), 0.1, 10)
+        >>> z, r  # close to the cosine of 1, and minus its sine
+        (tensor([0.5400]), tensor([-0.8406]))
+    """
+    positive_int(num_steps, "num_steps")
+    h = _per_chain(step_size)
+    momentum = momentum + h / 2 * _gradient(log_density, z)
+    for remaining in range(num_steps - 1, -1, -1):
+        z = z + h * momentum
+        # two half steps of the momentum in a row make a whole one
+        momentum = momentum + (h if remaining else h / 2) * _gradient(log_density, z)
+    return z, momentum
+
+
+def hmc_step(
+    log_density: LogDensity, z: Tensor, step_size: Tensor | float, num_leapfrog: int = 10
+) -> HMCStep:
+    r"""One step of every chain: a new momentum, ``num_leapfrog`` leapfrog steps, and Metropolis' decision.
+
+    The end of the path is accepted with probability $\min(1, e^{H - H'})$ (``eq-exp-accept``), which makes up for
+    the error of the leapfrog steps exactly: the density is left as it is, for any step size.
+
+    Each path's step size is drawn from 20 % around the one given. With a fixed one, paths on a nearly Gaussian
+    density can all have the length of a whole period, and the chain stays where it is (Neal 2011, section 3.2).
+
+    Args:
+        log_density: the log density to draw from, up to a constant.
+        z: the chains' states, ``[..., latent]``, float32 or float64.
+        step_size: h, a number or ``[...]``.
+        num_leapfrog: leapfrog steps.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> step = hmc_step(lambda z: -0.5 * z.square().sum(-1), torch.zeros(4, 2), 0.1)
+        >>> step.z.shape, bool((step.acceptance > 0.99).all())
+        (torch.Size([4, 2]), True)
+    """
+    z = float_tensor(z, "z").detach()
+    momentum = torch.randn_like(z)
+    sizes = step_size * (1 + _JITTER * (2 * torch.rand_like(z[..., 0]) - 1))
+    new_z, new_momentum = leapfrog(log_density, z, momentum, sizes, num_leapfrog)
+    with torch.no_grad():
+        gain = log_density(new_z) - log_density(z) + _kinetic(momentum) - _kinetic(new_momentum)
+        acceptance = (
+            gain.nan_to_num(nan=-torch.inf).exp().clamp(max=1)
+        )  # a path that left the floats is rejected
+        accepted = torch.rand_like(acceptance) < acceptance
+        return HMCStep(torch.where(accepted.unsqueeze(-1), new_z, z), acceptance)
+
+
+def adapt(step_size: Tensor, acceptance: Tensor, rate: float = 0.2) -> Tensor:
+    r"""The step size made larger where more than 90 % is accepted, smaller where less: $h\, e^{\kappa (a - 0.9)}$.
+
+    Example:
+        >>> adapt(torch.tensor([0.1, 0.1]), torch.tensor([1.0, 0.2]))
+        tensor([0.1020, 0.0869])
+    """
+    return step_size * torch.exp(rate * (acceptance - TARGET_ACCEPTANCE))
+
+
+def hmc(
+    log_density: LogDensity,
+    z: Tensor,
+    num_samples: int,
+    *,
+    burn_in: int = 100,
+    num_leapfrog: int = 10,
+    step_size: float = 0.1,
+) -> HMCSamples:
+    """Draw from a density, many chains at once, each with a step size of its own.
+
+    The step size of a chain is adapted to an acceptance of 90 % during ``burn_in`` steps, which are thrown away, and
+    fixed from then on, since a chain that keeps on adapting is none any more.
+
+    Args:
+        log_density: a function of ``z [..., latent]``, one value for each chain.
+        z: where the chains start, ``[..., latent]``.
+        num_samples: draws of each chain.
+        burn_in: steps before them.
+        num_leapfrog: leapfrog steps between two draws.
+        step_size: to start from.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> draws = hmc(lambda z: -0.5 * z.square().sum(-1), torch.zeros(500, 2), 100)
+        >>> draws.z.shape, round(float(draws.z.var()), 1)
+        (torch.Size([100, 500, 2]), 1.0)
+    """
+    positive_int(num_samples, "num_samples")
+    sizes = torch.full_like(float_tensor(z, "z")[..., 0], step_size)
+    for t in range(burn_in):
+        z, acceptance = hmc_step(log_density, z, sizes, num_leapfrog)
+        sizes = adapt(sizes, acceptance, rate=2 / (1 + t) ** 0.5)  # in large steps first
+    draws, accepted = [], torch.zeros_like(sizes)
+    for _ in range(num_samples):
+        z, acceptance = hmc_step(log_density, z, sizes, num_leapfrog)
+        draws.append(z)
+        accepted += acceptance
+    return HMCSamples(torch.stack(draws), accepted / num_samples, sizes)
+
+
+def _gradient(log_density: LogDensity, z: Tensor) -> Tensor:
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        # the chains do not touch each other, so the gradient of the sum holds that of each
+        return torch.autograd.grad(log_density(z).sum(), z)[0]
+
+
+def _kinetic(momentum: Tensor) -> Tensor:
+    return momentum.square().sum(-1) / 2
+
+
+def _per_chain(step_size: Tensor | float) -> Tensor | float:
+    return step_size.unsqueeze(-1) if isinstance(step_size, Tensor) and step_size.dim() else step_size

@@ -1,0 +1,192 @@
+"""What every experiment shares: curves that can be stopped and continued, and results files: chapter 12.
+
+A curve's state is written after each of its points, and the results file with it; both are written beside their
+place and then moved there, so that they are whole at any moment. An experiment that is stopped goes on from there.
+"""
+
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vaetut
+from vaetut.experiments.trainer import Trainer
+
+POINTS_PER_DECADE = 6
+FIRST_POINT = 10_000
+
+
+class Curve:
+    """One curve of a figure: which algorithm, with what settings, and the points that it has so far.
+
+    Args:
+        settings: what identifies the curve: numbers and strings, written to the results.
+        begin: starts it; returns a trainer, and notes such as the learning rate picked.
+        evaluate: the numbers of a point, from the trainer as it is.
+        state: the file to save the state in; None to keep it in memory.
+
+    Raises:
+        ValueError: if the file holds the state of other settings.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        begin: Callable[[dict[str, Any] | None], tuple[Trainer, dict[str, Any]]],
+        evaluate: Callable[[Trainer], dict[str, Any]],
+        state: Path | None = None,
+    ) -> None:
+        self.settings, self._begin, self._evaluate, self._path = settings, begin, evaluate, state
+        self.notes: dict[str, Any] = {}
+        self.points: list[dict[str, Any]] = []
+        self._trainer: Trainer | None = None
+        self._saved: dict[str, Any] | None = None
+        if state is not None and state.exists():
+            saved = torch.load(state, weights_only=True)
+            if saved["settings"] != settings:
+                raise ValueError(
+                    f"{state} holds a run with {saved['settings']}, not {settings}; "
+                    "name another --state folder, or remove that file"
+                )
+            self.notes, self.points, self._saved = saved["notes"], saved["points"], saved["trainer"]
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer, begun, or continued from its saved state, when it is first asked for."""
+        if self._trainer is None:
+            self._trainer, self.notes = self._begin(self.notes if self._saved else None)
+            if self._saved is not None:
+                self._trainer.load_state_dict(self._saved)
+                self._saved = None
+        return self._trainer
+
+    def reach(self, samples: int) -> bool:
+        """Train on to that many samples, add a point and save; False if the curve has been there already."""
+        if self.points and self.points[-1]["samples"] >= samples:
+            return False
+        trainer = self.trainer
+        trainer.advance(samples)
+        point = {"samples": trainer.samples, **self._evaluate(trainer)}
+        point |= {"seconds": round(trainer.seconds, 1), "cpu_seconds": round(trainer.cpu_seconds, 1)}
+        self.points.append(point)
+        if self._path is not None:
+            state = {"settings": self.settings, "notes": self.notes, "points": self.points}
+            write_state(self._path, {**state, "trainer": trainer.state_dict()})
+        return True
+
+    def __str__(self) -> str:
+        of = ", ".join(str(value) for value in self.settings.values())
+        last = self.points[-1] if self.points else {}
+        return of + ": " + ", ".join(f"{name} {value:,}" for name, value in last.items())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The curve as it stands in a results file."""
+        return {**self.settings, **self.notes, "points": self.points}
+
+
+def grow(
+    curves: Sequence[Curve],
+    samples: int,
+    report: Callable[[Curve], object],
+    minutes: float | None = None,
+    per_decade: int = POINTS_PER_DECADE,
+) -> None:
+    """Take all curves to ``samples``, in turns, so that they grow together, on points even on a log axis.
+
+    Args:
+        curves: the curves; those with a saved state go on from there.
+        samples: how far.
+        report: called with the curve after each new point.
+        minutes: stop after the first point that is finished later than this.
+        per_decade: points for each factor of ten.
+    """
+    start = time.monotonic()
+    for point in checkpoints(samples, per_decade):
+        for curve in curves:
+            if not curve.reach(point):
+                continue
+            report(curve)
+            if minutes is not None and time.monotonic() - start > 60 * minutes:
+                return
+
+
+def checkpoints(samples: int, per_decade: int = POINTS_PER_DECADE) -> list[int]:
+    """So many points for each factor of ten, from 10,000 on, in whole minibatches, and ``samples`` as the last.
+
+    Example:
+        >>> checkpoints(100_000)
+        [10000, 14700, 21500, 31600, 46400, 68100, 100000]
+    """
+    points, k = [], 0
+    while (point := round(FIRST_POINT * 10 ** (k / per_decade) / 100) * 100) < samples:
+        points.append(point)
+        k += 1
+    return [*points, samples]
+
+
+def file_name(experiment: str, data: str) -> str:
+    """What the files of an experiment are called; those on other data than the paper's do not take their place.
+
+    Example:
+        >>> file_name("figure2", "mnist"), file_name("figure2", "digits")
+        ('figure2', 'figure2-digits')
+    """
+    return experiment if data == "mnist" else f"{experiment}-{data}"
+
+
+def results(experiment: str, command: str, settings: dict[str, Any], **content: Any) -> dict[str, Any]:
+    """What a results file holds: the experiment, how it was run and on what, and its numbers."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "vaetut": vaetut.__version__}
+    return {
+        "experiment": experiment,
+        "command": command,
+        **settings,
+        "versions": versions,
+        "machine": f"{os.cpu_count()} CPU cores",
+        "threads": torch.get_num_threads(),
+        **content,
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a results file in one move, each curve point on a line of its own."""
+    text = json.dumps(content, indent=1, allow_nan=False)
+    # the innermost lists and objects on one line each
+    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda part: re.sub(r"\s*\n\s*", " ", part[0]), text)
+    with _replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The content of a results file, or None where there is no such file.
+
+    Example:
+        >>> read_json(Path("no-such-file.json")) is None
+        True
+    """
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors, numbers and dicts in one move, for `torch.load` with ``weights_only=True``."""
+    with _replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary file in the same folder, which takes the place of ``path`` at the end of the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # with the permissions that any new file has
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,233 @@
+"""The training loop of AEVB's experiments, made for curves over *training samples evaluated*: chapter 12.
+
+`vaetut.train` counts epochs and keeps the bound of each. A curve against samples on a logarithmic axis, by several
+algorithms, needs a loop that goes on to any number of samples, stops there, and can be put on disk.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaetut._validate import one_of, skip_checks
+from vaetut.bounds import sgvb_b
+from vaetut.data import binarize
+from vaetut.experiments.wake_sleep import wake_sleep
+from vaetut.models import VAE
+
+BATCH_SIZE = 100  # M of the paper
+LEARNING_RATES = (0.01, 0.02, 0.1)  # of Adagrad, in the paper
+INITIAL_SCALE = 0.1  # the paper draws every parameter from N(0, 0.01): a variance of 0.01
+
+_OPTIMIZERS: dict[str, Any] = {"adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam}
+
+Objective = Callable[[VAE, Tensor], Tensor]
+"""A function of the model and a minibatch ``[M, D]``, whose value is to be raised: one number."""
+
+
+def aevb_objective(model: VAE, x: Tensor) -> Tensor:
+    """The mean bound of a minibatch, by `vaetut.sgvb_b` with one sample per datapoint."""
+    return sgvb_b(model, model.encode(x), x).mean()
+
+
+def wake_sleep_objective(model: VAE, x: Tensor) -> Tensor:
+    """The mean of both objectives of `wake_sleep` over a minibatch and as many dreams."""
+    wake, sleep = wake_sleep(model, x)
+    return wake.mean() + sleep.mean()
+
+
+OBJECTIVES: dict[str, Objective] = {"AEVB": aevb_objective, "wake-sleep": wake_sleep_objective}
+
+
+class Trainer:
+    r"""One learning curve in the making: a model, its optimiser, its random numbers and its count of samples.
+
+    The objective of the paper is the MAP criterion: a prior $\mathcal N(0, I)$ on all parameters subtracts
+    $\|\theta\|^2 / 2N$ from the bound per datapoint, which is a weight decay of 1/N. The optimiser is Adagrad,
+    minibatches are slices of a new permutation for each epoch, and their grey pixels are drawn anew each time.
+
+    Args:
+        model: trained in place.
+        x: ``[N, D]``, the training data; black and white already, or grey.
+        objective: what to raise.
+        learning_rate: the optimiser's.
+        seed: fixes the minibatches and the noise.
+        optimizer: ``"adagrad"``, or ``"adam"``, which the paper did not have yet.
+
+    Example:
+        >>> from vaetut import load
+        >>> x = load("digits").train
+        >>> trainer = Trainer(new_model(64, 2, 20, seed=0), x, aevb_objective, learning_rate=0.02)
+        >>> trainer.advance(1000)
+        >>> trainer.samples
+        1000
+    """
+
+    updates_per_visit = 1
+
+    def __init__(
+        self,
+        model: VAE,
+        x: Tensor,
+        objective: Objective,
+        *,
+        learning_rate: float,
+        seed: int = 0,
+        optimizer: str = "adagrad",
+    ) -> None:
+        if len(x) < BATCH_SIZE:
+            raise ValueError(f"x must have at least {BATCH_SIZE} rows, one minibatch, got {len(x)}")
+        self.model, self.x, self.objective, self.seed = model, x, objective, seed
+        self.is_grey = bool(((x > 0) & (x < 1)).any())
+        kind = _OPTIMIZERS[one_of(optimizer, "optimizer", _OPTIMIZERS)]
+        self.optimizer: torch.optim.Optimizer = kind(
+            model.parameters(), lr=learning_rate, weight_decay=1 / len(x), fused=True
+        )
+        self.visits = 0  # minibatches drawn
+        self.seconds = self.cpu_seconds = 0.0
+        self._random_state = seeded(seed)
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    @property
+    def samples(self) -> int:
+        """Training samples evaluated: datapoints times updates of the parameters."""
+        return self.visits * BATCH_SIZE * self.updates_per_visit
+
+    def advance(self, samples: int) -> None:
+        """Train until at least so many training samples have been evaluated in all.
+
+        Raises:
+            FloatingPointError: if the objective is no longer finite.
+        """
+        start, cpu_start = time.perf_counter(), time.process_time()
+        last = torch.zeros(())
+        with random_state(self._random_state) as generator, skip_checks():
+            while self.samples < samples:
+                index = self._next_index()
+                batch = self.x[index]
+                last = self.step(binarize(batch) if self.is_grey else batch, index)
+                self.visits += 1
+            self._random_state = generator.get_state()
+        self.seconds += time.perf_counter() - start
+        self.cpu_seconds += time.process_time() - cpu_start
+        if not math.isfinite(float(last)):
+            raise FloatingPointError(
+                f"the objective is not finite after {self.samples} samples; the learning rate, "
+                f"{self.optimizer.param_groups[0]['lr']:g}, may be too large"
+            )
+
+    def step(self, batch: Tensor, index: Tensor) -> Tensor:
+        """Raise the objective of one minibatch, the rows ``index`` of the data; return its value before that."""
+        value = self.objective(self.model, batch)
+        loss: Any = -value
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return value.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on to the bit; plain tensors, numbers and dicts."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random_state": self._random_state,
+            "visits": self.visits,
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._random_state = state["random_state"]
+        self.visits = state["visits"]
+        self.seconds, self.cpu_seconds = state["seconds"], state["cpu_seconds"]
+
+    def _next_index(self) -> Tensor:
+        """The rows of the next minibatch. The order depends on seed and epoch alone, so it needs no saving."""
+        epoch, position = divmod(self.visits, len(self.x) // BATCH_SIZE)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+            self._order, self._epoch = torch.randperm(len(self.x), generator=generator), epoch
+        return self._order[position * BATCH_SIZE :][:BATCH_SIZE]
+
+
+def new_model(data_dim: int, latent_dim: int, hidden_dim: int, *, seed: int) -> VAE:
+    """A float32 `vaetut.VAE` with all parameters drawn from N(0, 0.01), the paper's initialisation.
+
+    Example:
+        >>> model = new_model(64, 2, 20, seed=0)
+        >>> round(model.encoder[0].weight.std().item(), 2)
+        0.1
+    """
+    with random_state(seeded(seed)):
+        model = VAE(data_dim, latent_dim, hidden_dim).float()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=INITIAL_SCALE)
+    return model
+
+
+def pick_learning_rate(
+    make: Callable[[float], Trainer], score: Callable[[Trainer], float], samples: int = 10_000
+) -> tuple[float, dict[str, float]]:
+    """The rate among ``LEARNING_RATES`` with the best score after a short trial, as the paper chose it.
+
+    Args:
+        make: a new trainer with that learning rate.
+        score: the performance on the training set; larger is better.
+        samples: training samples evaluated in each trial.
+
+    Returns:
+        The rate, and the scores of all rates, NaN for one that diverged.
+    """
+    scores: dict[str, float] = {}
+    for rate in LEARNING_RATES:
+        trainer = make(rate)
+        try:
+            trainer.advance(samples)
+            scores[f"{rate:g}"] = score(trainer)
+        except FloatingPointError:
+            scores[f"{rate:g}"] = math.nan
+    usable = {rate: value for rate, value in scores.items() if math.isfinite(value)}
+    if not usable:
+        raise FloatingPointError(f"training diverged with every learning rate of {LEARNING_RATES}")
+    return float(max(usable, key=lambda rate: usable[rate])), scores
+
+
+@torch.no_grad()
+def mean_bound(model: VAE, x: Tensor, seed: int = 0) -> float:
+    """The mean bound in nats over black-and-white ``x [N, D]``, one sample per datapoint, the same noise each time.
+
+    Example:
+        >>> from vaetut import load
+        >>> model = new_model(64, 2, 20, seed=0)
+        >>> mean_bound(model, load("digits").test.round()) < -40  # 64 fair coins have -44.4
+        True
+    """
+    with random_state(seeded(seed)), skip_checks():
+        return float(
+            torch.cat([sgvb_b(model, model.encode(part), part) for part in x.split(1000)]).double().mean()
+        )
+
+
+def fixed_binarization(x: Tensor, seed: int = 0) -> Tensor:
+    """Black-and-white images drawn once with the grey values as probabilities, the same for every curve."""
+    return binarize(x, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(seed: int) -> Tensor:
+    """The state of torch's random numbers on the CPU after ``manual_seed(seed)``, for `random_state`."""
+    return torch.Generator().manual_seed(seed).get_state()
+
+
+@contextmanager
+def random_state(state: Tensor) -> Iterator[torch.Generator]:
+    """Inside the block torch's random numbers on the CPU start from ``state``; afterwards they go on as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.set_state(state)
+        yield torch.default_generator

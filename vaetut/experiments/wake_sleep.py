@@ -1,0 +1,72 @@
+r"""The wake-sleep algorithm (Hinton, Dayan, Frey & Neal 1995), AEVB's rival in its figures 2 and 3: chapter 12.
+
+It trains the same two networks as AEVB with two objectives, one for each network, in place of a single one.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Independent
+
+from vaetut._validate import positive_int
+from vaetut.models import VAE
+
+
+class WakeSleep(NamedTuple):
+    """The two objectives, each ``[batch]`` in nats and to be raised: a loss is ``-(wake + sleep).mean()``."""
+
+    wake: Tensor
+    sleep: Tensor
+
+
+def wake_sleep(model: VAE, x: Tensor, num_dreams: int | None = None) -> WakeSleep:
+    r"""One draw of both objectives of the wake-sleep algorithm.
+
+    * **wake** (``eq-exp-wake``): $\log p_\theta(x|z) + \log p(z)$ at a $z \sim q_\phi(z|x)$ through which no
+      gradient flows: it teaches the decoder, and raises the bound, as the term $-\mathbb E_q[\log q]$ that is
+      missing does not depend on $\theta$. In expectation it lowers $D_{\mathrm{KL}}(q_\phi(z|x) \,\|\, p_\theta(z|x))$
+      less $\log p_\theta(x)$.
+    * **sleep** (``eq-exp-sleep``): $\log q_\phi(z|x)$ at a dream, $z \sim p(z)$ and $x \sim p_\theta(x|z)$, through
+      which no gradient flows either: it teaches the encoder. In expectation it lowers
+      $D_{\mathrm{KL}}(p_\theta(z|x) \,\|\, q_\phi(z|x))$, the other way round, averaged over dreams and not over
+      data.
+
+    The first has no gradient in the encoder, the second none in the decoder; so their sum can be raised in one
+    step. It is no bound on anything.
+
+    Args:
+        model: a `vaetut.VAE`, or any module with ``.encode(x)``, ``.prior`` and ``.likelihood(z)``.
+        x: ``[batch, data]``.
+        num_dreams: how many dreams, by default as many as there are rows in x.
+
+    Returns:
+        ``wake [batch]`` and ``sleep [num_dreams]``.
+
+    Raises:
+        TypeError, ValueError: if x is not what the model takes, or ``num_dreams`` is not at least 1.
+
+    Example:
+        >>> from vaetut import VAE
+        >>> _ = torch.manual_seed(0)
+        >>> objectives = wake_sleep(VAE(data_dim=64, latent_dim=2, hidden_dim=10), torch.rand(5, 64).round())
+        >>> objectives.wake.shape, objectives.sleep.shape
+        (torch.Size([5]), torch.Size([5]))
+    """
+    dreams = len(x) if num_dreams is None else positive_int(num_dreams, "num_dreams")
+    with torch.no_grad():
+        z = model.encode(x).rsample()  # which, unlike sample(), lets NaN through, for the loop to report
+    wake = model.likelihood(z).log_prob(x) + model.prior.log_prob(z)
+    with torch.no_grad():
+        z_dreamt = model.prior.sample((dreams,))
+        x_dreamt = _sample(model, z_dreamt)
+    sleep = model.encode(x_dreamt).log_prob(z_dreamt)
+    return WakeSleep(wake, sleep)
+
+
+def _sample(model: VAE, z: Tensor) -> Tensor:
+    likelihood = model.likelihood(z)
+    if isinstance(likelihood, Independent) and isinstance(likelihood.base_dist, Bernoulli):
+        probability = likelihood.mean
+        return (torch.rand_like(probability) < probability).to(z.dtype)
+    return likelihood.sample()
