@@ -2,10 +2,11 @@ r"""Implicit gradients for any univariate density (chapter 10, *Implicit*).
 
 Where no map g can be written down, its derivative still can: F(z; φ) = u does not move when φ does, hence
 
-dz/dφ = −(∂F/∂φ) / q(z), with F the CDF.
+dz/dφ = −(∂F/∂φ) / q(z), with F the CDF (``eq-imp-velocity``).
 
-And ∂F/∂φ is an integral of q ∂ log q/∂φ, so that a sampler and a ``log_prob`` are all it takes: no CDF, no inverse
-(Figurnov, Mohamed and Mnih 2018, *Implicit reparameterization gradients*; there the CDF is differentiated).
+And ∂F/∂φ is an integral of q ∂ log q/∂φ (``eq-imp-score-integral``), so that a sampler and a ``log_prob`` are all it
+takes: no CDF, no inverse (Figurnov, Mohamed and Mnih 2018, *Implicit reparameterization gradients*; there the CDF is
+differentiated).
 """
 
 import copy
@@ -37,7 +38,7 @@ _ROUNDS = 10  # of refinement under torch.func, where their number cannot depend
 
 
 def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool | None = None) -> Tensor:
-    r"""Draw z from q, with the implicit gradient in every parameter.
+    r"""Draw z from q, with the implicit gradient in every parameter (chapter 10, ``eq-imp-estimator``).
 
     The exact gradient comes from quadrature (see `implicit_gradient`), in float64 whatever the dtype of q. torch has
     one of its own for the gamma (and chi-squared), the beta and the Dirichlet, an approximation by series, in float64
@@ -106,14 +107,16 @@ def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
 
     With the CDF written out, and the mean 0 of the score taken off (`vaetut.reparam._quadrature`),
 
-    dz/dφ = F (1 − F) / q(z) · (E[∂ log q(t) / ∂φ, given t > z] − E[∂ log q(t) / ∂φ, given t < z]).
+    dz/dφ = F (1 − F) / q(z) · (E[∂ log q(t) / ∂φ, given t > z] − E[∂ log q(t) / ∂φ, given t < z])
+
+    (chapter 10, ``eq-imp-velocity`` and ``eq-imp-conditional``).
 
     The gradient goes wherever ``q.log_prob`` is differentiable: into the weights of a mixture as well as its
     components, into the base of a ``TransformedDistribution`` and its transforms, into the network behind a parameter,
     into the ends of a support that moves. It is the derivative of the one increasing map from uniform noise to z, the
-    inverse CDF, for a fixed u. For a von Mises distribution that means the circle cut at ±π, wherever its location is.
-    A Dirichlet has no such map; each of its coordinates moves as the beta variable that it is, and the others shrink
-    in proportion, as in torch.
+    inverse CDF, for a fixed u. For a von Mises distribution that means the circle cut at ±π, wherever its location is
+    (``eq-imp-cut``). A Dirichlet has no such map; each of its coordinates moves as the beta variable that it is, and
+    the others shrink in proportion, as in torch (``eq-imp-dirichlet``).
 
     All of it is computed in float64, in the backward pass, in pieces of bounded memory. The table at
     `implicit_rsample` shows how exact it is. For other densities that are smooth between the ends of their support,

@@ -270,7 +270,7 @@ def _check_gradients(q: Distribution, rule: _Rule) -> None:
             hint = f"use via={' or via='.join(able)}, or" if able else "no other map of it does:"
             raise ValueError(
                 f"{name} of {kind.__name__} requires a gradient, but the map via={rule.row.family!r} has a gradient "
-                f"in {', '.join(given) or 'no parameter'} only: {hint} detach {name}"
+                f"in {', '.join(given) + ' only' if given else 'no parameter'}: {hint} detach {name}"
             )
 
 
