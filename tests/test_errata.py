@@ -119,6 +119,23 @@ def pathwise_need_not_win() -> list[float]:
     return numbers
 
 
+def minibatch_and_draws() -> list[float]:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(20)  # exact for polynomials up to degree 39
+    weights = weights / weights.sum()
+    x = math.sqrt(2) * nodes[:, None]
+    z = 0.5 * x + math.sqrt(0.5) * nodes  # [x, z] from the posterior of each x
+    kl_to_prior = 0.5 * (0.25 * x[:, 0] ** 2 + 0.5 - 1 - math.log(0.5))
+    estimate = stats.norm.logpdf(x, z, 1) - kl_to_prior[:, None]
+    means = estimate @ weights
+    np.testing.assert_allclose(means, stats.norm.logpdf(x[:, 0], 0, math.sqrt(2)), rtol=1e-9)
+    data = weights @ means**2 - (weights @ means) ** 2
+    noise = weights @ ((estimate - means[:, None]) ** 2 @ weights)
+    everything = weights @ (estimate**2 @ weights) - (weights @ means) ** 2
+    np.testing.assert_allclose(everything, data + noise, rtol=1e-9)
+    share = noise / (data + noise)
+    return [data, noise, share, (data + noise / 10) / 100, (data + noise) / 1000]
+
+
 def jacobian_is_missing() -> list[float]:
     falling = stats.norm.pdf(0) / -2, stats.norm(0, 2).pdf(0)  # z = -2 ε
     factor = np.array([[2.0, 0.0], [1.0, 3.0]])  # z = factor ε
@@ -176,6 +193,7 @@ ENTRIES: dict[str, Callable[[], list[float]]] = {
     "A higher bound is not a higher likelihood": bound_up_likelihood_down,
     "What is and what is not differentiable": expectation_is_smooth,
     "Why reparameterization lowers the variance, and when it does not": pathwise_need_not_win,
+    "One draw, and the size of the minibatch": minibatch_and_draws,
     "A change of variables needs its Jacobian": jacobian_is_missing,
     "The map inside the expectation": map_is_missing,
     "Uniform noise goes through the inverse CDF": inverse_cdf_of_a_uniform,
