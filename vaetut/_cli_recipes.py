@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaetut._training_arguments import OPTIMIZERS
 from vaetut.bounds import elbo_terms, iwae_bound, sgvb_a, sgvb_b
 from vaetut.exact import LatentVariableModel
 from vaetut.gradients import doubly_reparameterized
@@ -57,7 +58,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Options that a recipe sets in place of the defaults."""
 
-_RATES = {"adam": 1e-3, "adagrad": 1e-2, "sgd": 1e-3}
 _LAST = 0.005  # of the first learning rate, at the last step
 
 
@@ -76,21 +76,21 @@ class Schedule:
     """
 
     def __init__(self, name: str, rate: float | None, decay: float, warm_up: float, steps: int) -> None:
-        self.name, self.rate = name, _RATES[name] if rate is None else rate
+        self.kind, default, self.fused_on = OPTIMIZERS[name]
+        self.rate = default if rate is None else rate
         self.falls_from, self.warm_until, self.steps = (1 - decay) * steps, warm_up * steps, steps
         self.made: torch.optim.Optimizer | None = None
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The argument ``optimizer`` of `vaetut.train`."""
-        kinds = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}
         parameters = list(parameters)
-        fused = parameters[0].device.type in (("cpu",) if self.name == "adagrad" else ("cpu", "cuda"))
-        options: dict[str, Any] = {"lr": self.rate, "fused": fused}
-        self.made = kinds[self.name](parameters, **options)
-        for group in self.made.param_groups:
+        fused = parameters[0].device.type in self.fused_on
+        made: torch.optim.Optimizer = self.kind(parameters, lr=self.rate, fused=fused)
+        for group in made.param_groups:
             group["steps"] = 0
-        self.made.register_step_post_hook(self._after_step)
-        return self.made
+        made.register_step_post_hook(self._after_step)
+        self.made = made
+        return made
 
     def bound(self, model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int) -> Tensor:
         """`vaetut.sgvb_b` in value; while it warms up, its gradient has less of the divergence.

@@ -11,7 +11,7 @@ from vaetut._validate import any_true, finite, float_tensor, one_of
 
 # The class, its default learning rate, and where one kernel can do all of its step: on two cores that makes
 # training almost twice as fast.
-_OPTIMIZERS: dict[str, tuple[Any, float, tuple[str, ...]]] = {
+OPTIMIZERS: dict[str, tuple[Any, float, tuple[str, ...]]] = {
     "adam": (torch.optim.Adam, 1e-3, ("cpu", "cuda")),
     "adagrad": (torch.optim.Adagrad, 1e-2, ("cpu",)),
     "sgd": (torch.optim.SGD, 1e-3, ("cpu", "cuda")),
@@ -63,7 +63,7 @@ def make_optimizer(optimizer: Any, learning_rate: Any, model: nn.Module) -> torc
         if not isinstance(made, torch.optim.Optimizer):
             raise TypeError(f"optimizer must return a torch.optim.Optimizer, got {type(made).__name__}")
         return made
-    kind, rate, fused_on = _OPTIMIZERS[one_of(optimizer, "optimizer", _OPTIMIZERS)]
+    kind, rate, fused_on = OPTIMIZERS[one_of(optimizer, "optimizer", OPTIMIZERS)]
     if learning_rate is not None:
         rate = learning_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float):
