@@ -17,6 +17,7 @@ from vaetut import (
     _cli_recipes,
     _cli_run,
     _cli_saved,
+    _files,
     binarize,
     bounds,
     elbo_terms,
@@ -407,7 +408,7 @@ def test_a_write_that_fails_leaves_the_file(tmp_path):
     file = tmp_path / "x.json"
     _cli_saved.write_json(file, {"a": 1})
     with pytest.raises(ZeroDivisionError):
-        _cli_saved.atomically(file, lambda path: path.write_text("half") and 1 / 0)
+        _files.atomically(file, lambda path: path.write_text("half") and 1 / 0)
     assert json.loads(file.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [file]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from vaetut import _cli_evaluation, _cli_saved, plots
+from vaetut import _cli_evaluation, _cli_saved, _files, plots
 from vaetut._cli_saved import HISTORY, Saved, versions
 from vaetut.aevb import History
 from vaetut.data import binarize, load
@@ -87,7 +87,7 @@ def sample(options: Options) -> Options:
     with torch.no_grad():
         images = saved.model.likelihood(z).mean
     if file.suffix == ".pt":
-        _cli_saved.atomically(_ready(file), lambda path: torch.save(images.clone(), path))
+        _files.atomically(_ready(file), lambda path: torch.save(images.clone(), path))
     else:
         columns = side if options["manifold"] else min(number, max(10, round(number**0.5)))
         _save(plots.image_grid(images.clamp(0, 1), saved.image_shape, columns=columns), file)
@@ -150,4 +150,4 @@ def _save(figure: Any, file: Path) -> None:
     def write(path: Path) -> None:
         figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
 
-    _cli_saved.atomically(_ready(file), write)
+    _files.atomically(_ready(file), write)

@@ -13,8 +13,6 @@ import json
 import os
 import pickle
 import platform
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -22,6 +20,7 @@ import numpy
 import torch
 
 import vaetut
+from vaetut._files import atomically
 from vaetut.models import VAE
 
 MODEL, HISTORY, CONFIG, CHECKPOINT = "model.pt", "history.json", "config.json", "checkpoint.pt"
@@ -112,21 +111,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         _refuse(path, "it does not hold an object")
     return content
-
-
-def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a new file, and put that in the place of ``path`` once it is complete."""
-    handle, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        mask = os.umask(0)  # mkstemp's files are private; these are as any other
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def is_first_process() -> bool:

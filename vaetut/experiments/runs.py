@@ -9,14 +9,14 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import vaetut
+from vaetut._files import atomically
 from vaetut.experiments.trainer import Trainer
 
 POINTS_PER_DECADE = 6
@@ -160,8 +160,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1, allow_nan=False)
     # the innermost lists and objects on one line each
     text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda part: re.sub(r"\s*\n\s*", " ", part[0]), text)
-    with _replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -176,17 +176,5 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Write tensors, numbers and dicts in one move, for `torch.load` with ``weights_only=True``."""
-    with _replacing(path) as temporary:
-        torch.save(state, temporary)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file in the same folder, which takes the place of ``path`` at the end of the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # with the permissions that any new file has
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    atomically(path, lambda temporary: torch.save(state, temporary))
