@@ -179,3 +179,13 @@ def test_bad_input_is_refused(name):
     with pytest.raises(error, match=message) as caught:
         call()
     assert caught.type is error, "a subclass would come from somewhere deeper"
+
+
+def test_finite_values_with_an_infinite_sum():
+    """The check sums first, and looks twice where that is not finite."""
+    x = torch.full((1, 3), 3e38)
+    model = LinearGaussian(ONES(3, 2), ZEROS(3), 1e30)
+    assert x.sum().isinf()
+    assert vaetut.sgvb_b(model, normal(1, 2), x).shape == (1,)
+    with pytest.raises(ValueError, match="x must be finite, got 1 NaN or infinite values of 3"):
+        vaetut.sgvb_b(model, normal(1, 2), with_value(x, -INF))

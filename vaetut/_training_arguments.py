@@ -94,10 +94,11 @@ def check_data(data: Any, name: str, model: Any, bernoulli: bool) -> Tensor:
             "model.float() or model.double() converts the model"
         )
     finite(x, name)
-    if bernoulli and any_true((x < 0) | (x > 1)):
+    smallest, largest = x.aminmax()  # one pass over data that may be large
+    if bernoulli and any_true((smallest < 0) | (largest > 1)):
         raise ValueError(
-            f"{name} must lie in [0, 1] for a Bernoulli likelihood, got values from {float(x.min()):g} to "
-            f"{float(x.max()):g}; divide 8-bit pixels by 255"
+            f"{name} must lie in [0, 1] for a Bernoulli likelihood, got values from {float(smallest):g} to "
+            f"{float(largest):g}; divide 8-bit pixels by 255"
         )
     return x
 
