@@ -123,9 +123,12 @@ def _make_compiled_step(module: BoundModule, optimizer: torch.optim.Optimizer) -
         return values.detach(), torch.autograd.grad(-values.mean(), parameters, allow_unused=True)
 
     if hasattr(torch._dynamo.config, "trace_autograd_ops"):
-        differentiate = _compiled(differentiate)
+        # On a CPU: kernels that are called from C++, and tanh as an exponential, which is right to 1e-7 and not to an
+        # ulp. Both together save a twenty-fifth of a step.
+        on_cpu = {"cpp_wrapper": True, "cpp.use_decompose_tanh": True}
+        differentiate = _compiled(differentiate, on_cpu if module.x.device.type == "cpu" else {})
     else:  # an older torch: the backward pass has a graph of its own
-        bounds = _compiled(bounds)
+        bounds = _compiled(bounds, {})
 
     def step(index: Tensor) -> Tensor:
         values, gradients = differentiate(index)
@@ -141,7 +144,7 @@ def _trained(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def _compiled(function: Any) -> Any:
+def _compiled(function: Any, options: dict[str, Any]) -> Any:
     """``function`` of the indices of a minibatch, compiled for each size of it by itself.
 
     Code for any size would round in another way, and a resumed run would not be the same to the bit.
@@ -155,8 +158,9 @@ def _compiled(function: Any) -> Any:
             code = function.__code__.replace(co_name=f"{function.__name__}_{size}_{id(by_size)}")
             new = FunctionType(code, function.__globals__, closure=function.__closure__)
             # torch's own random numbers: those of a step that is not compiled, and made faster than the compiler's
-            options: dict[str, Any] = {"fallback_random": True}
-            by_size[size] = torch.compile(new, dynamic=False, fullgraph=True, options=options)
+            by_size[size] = torch.compile(
+                new, dynamic=False, fullgraph=True, options={"fallback_random": True, **options}
+            )
         try:
             return by_size[size](index)
         except torch._dynamo.exc.TorchDynamoException as error:
