@@ -101,16 +101,19 @@ def paper(runs: Path) -> None:
 
 
 def best(runs: Path, epochs: int, images: str) -> None:
-    """The network of Burda, Grosse and Salakhutdinov: the bound first, then that of 5 and that of 50 draws."""
+    """The network of Burda, Grosse and Salakhutdinov: the bound first, then that of 5 and that of 50 draws.
+
+    Compiled, a step takes five sixths of its time.
+    """
     evaluation = f"--num-samples 5000 --iwae-samples 50{images}"
 
     def weighted(start: str, draws: int, rate: float, number: int) -> str:
         """Go on from there with the bound of so many draws; {runs} is filled in later."""
-        given = f"--recipe best --init {{runs}}/{start} --bound iwae --num-samples {draws}"
+        given = f"--recipe best --compile --init {{runs}}/{start} --bound iwae --num-samples {draws}"
         return f"{given} --lr {rate} --lr-decay 1 --epochs {max(1, number)}"
 
     stages = {
-        "best-vae": f"--recipe best --epochs {epochs}",
+        "best-vae": f"--recipe best --compile --epochs {epochs}",
         "best-iwae-5": weighted("best-vae", 5, 0.0005, epochs // 6),
         "best-iwae-50": weighted("best-iwae-5", 50, 0.0002, epochs // 40),
     }

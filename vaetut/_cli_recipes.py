@@ -75,21 +75,25 @@ class Schedule:
         steps: how many there will be.
     """
 
+    weight: Tensor
+
     def __init__(self, name: str, rate: float | None, decay: float, warm_up: float, steps: int) -> None:
         self.kind, default, self.fused_on = OPTIMIZERS[name]
         self.rate = default if rate is None else rate
         self.falls_from, self.warm_until, self.steps = (1 - decay) * steps, warm_up * steps, steps
-        self.made: torch.optim.Optimizer | None = None
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The argument ``optimizer`` of `vaetut.train`."""
         parameters = list(parameters)
-        fused = parameters[0].device.type in self.fused_on
-        made: torch.optim.Optimizer = self.kind(parameters, lr=self.rate, fused=fused)
+        device = parameters[0].device
+        made: torch.optim.Optimizer = self.kind(parameters, lr=self.rate, fused=device.type in self.fused_on)
         for group in made.param_groups:
             group["steps"] = 0
+        # A tensor and not a number, which a compiled step would take for a constant.
+        self.weight = torch.zeros((), device=device)
+        self._follow(made)
         made.register_step_post_hook(self._after_step)
-        self.made = made
+        made.register_load_state_dict_post_hook(self._follow)
         return made
 
     def bound(self, model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int) -> Tensor:
@@ -97,17 +101,22 @@ class Schedule:
 
         Without the weight, most latent dimensions are given up before the decoder has learned what to do with them.
         """
-        terms = elbo_terms(model, q, x, num_samples)
-        taken = self.made.param_groups[0]["steps"] if self.made is not None else 0
-        weight = min(1.0, (taken + 1) / max(self.warm_until, 1))
-        missing = (1 - weight) * terms.kl
-        return terms.reconstruction - terms.kl + (missing - missing.detach())
+        reconstruction, kl = elbo_terms(model, q, x, num_samples)
+        return reconstruction - kl.detach() - self.weight * (kl - kl.detach())
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
             group["steps"] += 1
+        self._follow(optimizer)
+
+    def _follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """The rate and the weight that belong to the number of steps taken."""
+        for group in optimizer.param_groups:
             part = min(1.0, max(0.0, group["steps"] - self.falls_from) / max(self.steps - self.falls_from, 1))
             group["lr"] = self.rate * (_LAST + (1 - _LAST) * (1 + math.cos(math.pi * part)) / 2)
+        taken = optimizer.param_groups[0]["steps"]
+        if taken <= self.warm_until + 1:
+            self.weight.fill_(min(1.0, (taken + 1) / max(self.warm_until, 1)))
 
 
 def initialize(model: nn.Module, how: str) -> None:

@@ -32,13 +32,15 @@ def train(options: Options) -> Options:
     model, arguments = _model(settings, data.train.shape[1], None if goes_on else settings["init"])
     how = _objective(settings, len(data.train)) | {"binarize": _binarize(settings)} | _machine(settings)
 
-    before, new = 0.0, not folder.exists()
+    before, new, replaced = 0.0, not folder.exists(), {}
     if resume:
         before = _cli_saved.read_json(folder / CONFIG)["seconds"]
     elif first:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (MODEL, HISTORY, CHECKPOINT):
-            (folder / name).unlink(missing_ok=True)
+        files = (folder / name for name in (CONFIG, MODEL, HISTORY, CHECKPOINT))
+        replaced = {file: file.read_bytes() for file in files if file.exists()}
+        for file in replaced:
+            file.unlink()
         _write_config(folder, settings, 0.0)
     if "fabric" in how:
         how["fabric"].barrier()
@@ -60,9 +62,12 @@ def train(options: Options) -> Options:
         if first:
             _write_config(folder, settings, before + time.perf_counter() - start)
         raise KeyboardInterrupt(f"stopped; to go on: vaetut train --out {folder} --resume") from None
-    except (ValueError, TypeError, NotImplementedError):
-        if first and not resume and not (folder / CHECKPOINT).exists():  # nothing was trained
+    except Exception:
+        if first and not resume and not (folder / CHECKPOINT).exists():
+            # There is nothing to go on from: leave all as it was.
             (folder / CONFIG).unlink()
+            for file, content in replaced.items():
+                file.write_bytes(content)
             if new:
                 folder.rmdir()
         raise
@@ -146,10 +151,6 @@ def _objective(settings: Options, number: int) -> Options:
     bound, decay, warm_up = settings["bound"], settings["lr_decay"], settings["warm_up"]
     if decay == warm_up == 0:
         return {"bound": BOUNDS[bound], "optimizer": settings["optimizer"], "learning_rate": settings["lr"]}
-    if settings["compile"]:
-        raise ValueError(
-            "--lr-decay and --warm-up must be 0 with --compile, which fixes both in the compiled step"
-        )
     if warm_up and bound != "sgvb_b":
         raise ValueError(
             f"--warm-up must be 0 for --bound {bound}: only sgvb_b has the divergence as a term of its own"
