@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vaetut.data import load
-from vaetut.experiments.runs import Curve, file_name, grow, results, write_json
+from vaetut.experiments.runs import Curve, file_name, grow, reporter
 from vaetut.experiments.trainer import (
     OBJECTIVES,
     Trainer,
@@ -66,20 +66,10 @@ def run(
         [('AEVB', 10000), ('wake-sleep', 10000)]
     """
     curves = make_curves(data, latent_dims, hidden_dim, methods, trial_samples, seed, state_dir)
-
-    def report(newest: Curve | None = None) -> dict[str, Any]:
-        shared = {"data": data, "hidden_dim": hidden_dim, "seed": seed, "trial_samples": trial_samples}
-        made = results(
-            "figure2", command, shared, curves=[curve.to_dict() for curve in curves if curve.points]
-        )
-        if results_dir is not None:
-            write_json(results_dir / (file_name("figure2", data) + ".json"), made)
-        if progress and newest is not None:
-            print(newest, flush=True)
-        return made
-
+    shared = {"data": data, "hidden_dim": hidden_dim, "seed": seed, "trial_samples": trial_samples}
+    report = reporter("figure2", command, shared, curves, results_dir, progress)
     grow(curves, samples, report, minutes)
-    return report()
+    return report(None)
 
 
 def make_curves(

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaetut.data import load
 from vaetut.experiments.marginal import marginal_likelihood
 from vaetut.experiments.mcem import MonteCarloEM
-from vaetut.experiments.runs import Curve, file_name, grow, results, write_json
+from vaetut.experiments.runs import Curve, file_name, grow, reporter
 from vaetut.experiments.trainer import (
     OBJECTIVES,
     Trainer,
@@ -92,21 +92,11 @@ def run(
         return Curve(settings, begin, partial(_point, seen, unseen), state_dir and state_dir / name)
 
     curves = [curve(method, train_size) for train_size in train_sizes for method in methods]
-
-    def report(newest: Curve | None = None) -> dict[str, Any]:
-        shared = {"data": data, "latent_dim": latent_dim, "hidden_dim": hidden_dim, "seed": seed}
-        shared |= {"trial_samples": trial_samples, "evaluated": evaluated}
-        made = results(
-            "figure3", command, shared, curves=[curve.to_dict() for curve in curves if curve.points]
-        )
-        if results_dir is not None:
-            write_json(results_dir / (file_name("figure3", data) + ".json"), made)
-        if progress and newest is not None:
-            print(newest, flush=True)
-        return made
-
+    shared = {"data": data, "latent_dim": latent_dim, "hidden_dim": hidden_dim, "seed": seed}
+    shared |= {"trial_samples": trial_samples, "evaluated": evaluated}
+    report = reporter("figure3", command, shared, curves, results_dir, progress)
     grow(curves, samples, report, minutes, POINTS_PER_DECADE)
-    return report()
+    return report(None)
 
 
 def _begin(

@@ -131,6 +131,32 @@ def checkpoints(samples: int, per_decade: int = POINTS_PER_DECADE) -> list[int]:
     return [*points, samples]
 
 
+def reporter(
+    experiment: str,
+    command: str,
+    settings: dict[str, Any],
+    curves: Sequence[Curve],
+    results_dir: Path | None,
+    progress: bool,
+) -> Callable[[Curve | None], dict[str, Any]]:
+    """The function that `grow` calls with each new point: it writes the results file anew, and prints the point.
+
+    It returns what it has written; with None in place of a curve it prints nothing.
+    """
+
+    def report(newest: Curve | None) -> dict[str, Any]:
+        made = results(
+            experiment, command, settings, curves=[curve.to_dict() for curve in curves if curve.points]
+        )
+        if results_dir is not None:
+            write_json(results_dir / (file_name(experiment, settings["data"]) + ".json"), made)
+        if progress and newest is not None:
+            print(newest, flush=True)
+        return made
+
+    return report
+
+
 def file_name(experiment: str, data: str) -> str:
     """What the files of an experiment are called; those on other data than the paper's do not take their place.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaetut._training_arguments import OPTIMIZERS
 from vaetut._validate import one_of, skip_checks
 from vaetut.bounds import sgvb_b
 from vaetut.data import binarize
@@ -22,8 +23,6 @@ from vaetut.models import VAE
 BATCH_SIZE = 100  # M of the paper
 LEARNING_RATES = (0.01, 0.02, 0.1)  # of Adagrad, in the paper
 INITIAL_SCALE = 0.1  # the paper draws every parameter from N(0, 0.01): a variance of 0.01
-
-_OPTIMIZERS: dict[str, Any] = {"adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam}
 
 Objective = Callable[[VAE, Tensor], Tensor]
 """A function of the model and a minibatch ``[M, D]``, whose value is to be raised: one number."""
@@ -56,7 +55,7 @@ class Trainer:
         objective: what to raise.
         learning_rate: the optimiser's.
         seed: fixes the minibatches and the noise.
-        optimizer: ``"adagrad"``, or ``"adam"``, which the paper did not have yet.
+        optimizer: ``"adagrad"``, or another that `vaetut.train` knows by name; the paper did not have Adam yet.
 
     Example:
         >>> from vaetut import load
@@ -83,7 +82,7 @@ class Trainer:
             raise ValueError(f"x must have at least {BATCH_SIZE} rows, one minibatch, got {len(x)}")
         self.model, self.x, self.objective, self.seed = model, x, objective, seed
         self.is_grey = bool(((x > 0) & (x < 1)).any())
-        kind = _OPTIMIZERS[one_of(optimizer, "optimizer", _OPTIMIZERS)]
+        kind: Any = OPTIMIZERS[one_of(optimizer, "optimizer", OPTIMIZERS)][0]
         self.optimizer: torch.optim.Optimizer = kind(
             model.parameters(), lr=learning_rate, weight_decay=1 / len(x), fused=True
         )
