@@ -158,8 +158,38 @@ def test_the_command_line_runs_and_continues(tmp_path: Path, capsys: pytest.Capt
     assert "seed" in capsys.readouterr().err
 
 
+def test_processes_that_share_the_curves_give_those_of_one(tmp_path: Path) -> None:
+    few: dict[str, Any] = {"samples": 14_700, **SMALL}
+    whole = figure2.run("digits", **few)
+    for k in (1, 2):
+        part = figure2.run("digits", share=(k, 2), state_dir=tmp_path, **few)
+        assert numbers(part) == numbers(whole)[k - 1 :: 2]
+    assert numbers(figure2.run("digits", **few | {"samples": 10_000}, state_dir=tmp_path)) == numbers(whole)
+
+
+def test_jobs_on_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "state"
+    figure2.run("digits", samples=10_000, trial_samples=500, state_dir=state)  # without the long trials
+    folders = ["--results", str(tmp_path), "--state", str(state)]
+    command = ["figure2", "--data", "digits", "--samples", "14700", "--jobs", "2", *folders]
+    assert main(command) == 0
+    out = capfd.readouterr().out
+    made = read_json(tmp_path / "figure2-digits.json")
+    assert made is not None and made["threads"] == 1
+    assert made["command"] == "python -m vaetut.experiments figure2 --data digits --samples 14700"
+    assert [curve["points"][-1]["samples"] for curve in made["curves"]] == [14_700] * 10
+    assert out.count("wrote") == 1 and out.count("samples 14,700") == 10
+    assert main([*command, "--seed", "1"]) == 1  # the state is that of seed 0
+
+
 @pytest.mark.parametrize(
-    "arguments", [["figure9"], ["figure2", "--samples", "12.5"], ["figure2", "--data", "cats"]]
+    "arguments",
+    [
+        ["figure9"],
+        ["figure2", "--samples", "12.5"],
+        ["figure2", "--data", "cats"],
+        ["figure2", "--jobs", "0"],
+    ],
 )
 def test_mistakes_on_the_command_line_are_named(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

@@ -1,13 +1,17 @@
 """`python -m vaetut.experiments`: the paper's experiments from the command line."""
 
 import argparse
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vaetut.experiments import figure2, figure3, figure4
-from vaetut.experiments.runs import file_name
+from vaetut.experiments.runs import FIRST_POINT, file_name
 
 _RUNS: dict[str, tuple[Any, str]] = {
     "figure2": (
@@ -20,6 +24,7 @@ _RUNS: dict[str, tuple[Any, str]] = {
     ),
     "figure4": (figure4.run, "the manifold of a 2-D latent space, and samples for each N_z of figure2"),
 }
+_MANY_CURVES = ("figure2", "figure3")
 _DESCRIPTION = """\
 Repeat the experiments of Kingma & Welling, Auto-Encoding Variational Bayes (arXiv 1312.6114), section 5.
 
@@ -37,7 +42,7 @@ from a source with clear terms.
 
 examples:
   python -m vaetut.experiments all
-  python -m vaetut.experiments figure2 --samples 1e7
+  python -m vaetut.experiments figure2 --samples 1e7 --jobs 2
   python -m vaetut.experiments figure3 --data digits --results results --state state
 """
 
@@ -46,21 +51,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, the process's own if None; returns the exit status."""
     options = _parser().parse_args(arguments)
     names = list(_RUNS) if options.experiment == "all" else [options.experiment]
-    extra = {} if options.samples is None else {"samples": options.samples}
     try:
         for name in names:
+            extra = {} if options.samples is None else {"samples": options.samples}
+            if name in _MANY_CURVES:
+                extra["share"] = options.share
+                if options.jobs > 1:
+                    if _side_by_side(name, options):
+                        return 1
+                    extra["samples"] = FIRST_POINT  # all curves are there: only the results are written
             print(f"== {name}: {_RUNS[name][1]}", flush=True)
             _RUNS[name][0](
                 options.data,
                 **extra,
                 seed=options.seed,
                 minutes=options.minutes,
-                results_dir=options.results,
+                results_dir=options.results if options.share == (1, 1) else None,
                 state_dir=options.state,
                 command=_command(name, options),
                 progress=True,
             )
-            print(f"wrote {options.results / file_name(name, options.data)}.json", flush=True)
+            if options.share == (1, 1):
+                print(f"wrote {options.results / file_name(name, options.data)}.json", flush=True)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last point of each curve", file=sys.stderr)
         return 130
@@ -68,6 +80,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vaetut.experiments: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _side_by_side(name: str, options: argparse.Namespace) -> bool:
+    """Train the curves in several processes, which keep them in the state folder; True if one of them fails.
+
+    Each gets one thread: two processes do more than one with two threads.
+    """
+    command = [sys.executable, "-m", "vaetut.experiments", name]
+    for option in ("data", "samples", "minutes", "seed", "results", "state"):
+        if getattr(options, option) is not None:
+            command += [f"--{option}", str(getattr(options, option))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)  # for the record, which this process writes
+    processes = [
+        subprocess.Popen([*command, "--share", f"{k}/{options.jobs}"], env=environment)
+        for k in range(1, options.jobs + 1)
+    ]
+    try:
+        return any([process.wait() for process in processes])
+    except KeyboardInterrupt:  # which they get as well
+        for process in processes:
+            process.wait()
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,6 +126,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes", type=float, metavar="T", help="stop each experiment after so many minutes"
     )
+    parser.add_argument(
+        "--jobs",
+        type=_positive,
+        default=1,
+        metavar="J",
+        help="processes that share the curves of an experiment, one for each CPU core; default: %(default)s",
+    )
+    parser.add_argument("--share", type=_share, default=(1, 1), help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument(
         "--results",
@@ -120,6 +163,19 @@ def _count(text: str) -> int:
             f"must be a whole number of at least 10000 such as 1e6, got {text!r}"
         )
     return int(value)
+
+
+def _positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _share(text: str) -> tuple[int, int]:
+    """``k/n``, as one process of `_side_by_side` gets it."""
+    k, n = text.split("/")
+    return int(k), int(n)
 
 
 def _command(name: str, options: argparse.Namespace) -> str:

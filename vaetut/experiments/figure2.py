@@ -36,6 +36,7 @@ def run(
     trial_samples: int = TRIAL_SAMPLES,
     seed: int = 0,
     minutes: float | None = None,
+    share: tuple[int, int] = (1, 1),
     results_dir: Path | None = None,
     state_dir: Path | None = None,
     command: str = "",
@@ -52,6 +53,7 @@ def run(
         trial_samples: how long each learning rate is tried before one is picked.
         seed: of initial parameters, minibatches, noise and binarization.
         minutes: stop earlier than ``samples``.
+        share: (k, n) for every n-th curve only, from the k-th on: n processes with one ``state_dir`` share the work.
         results_dir: where ``figure2.json`` goes; None for nowhere.
         state_dir: where the curves are kept, to go on from; None for nowhere.
         command: for the record.
@@ -66,6 +68,7 @@ def run(
         [('AEVB', 10000), ('wake-sleep', 10000)]
     """
     curves = make_curves(data, latent_dims, hidden_dim, methods, trial_samples, seed, state_dir)
+    curves = curves[share[0] - 1 :: share[1]]
     shared = {"data": data, "hidden_dim": hidden_dim, "seed": seed, "trial_samples": trial_samples}
     report = reporter("figure2", command, shared, curves, results_dir, progress)
     grow(curves, samples, report, minutes)

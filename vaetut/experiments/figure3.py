@@ -45,6 +45,7 @@ def run(
     evaluated: int = EVALUATED,
     seed: int = 0,
     minutes: float | None = None,
+    share: tuple[int, int] = (1, 1),
     results_dir: Path | None = None,
     state_dir: Path | None = None,
     command: str = "",
@@ -66,6 +67,7 @@ def run(
         evaluated: images of each part on which log p(x) is estimated.
         seed: of initial parameters, minibatches, noise and binarization.
         minutes: stop earlier than ``samples``.
+        share: (k, n) for every n-th curve only, from the k-th on: n processes with one ``state_dir`` share the work.
         results_dir: where ``figure3.json`` goes; None for nowhere.
         state_dir: where the curves are kept, to go on from; None for nowhere.
         command: for the record.
@@ -92,6 +94,7 @@ def run(
         return Curve(settings, begin, partial(_point, seen, unseen), state_dir and state_dir / name)
 
     curves = [curve(method, train_size) for train_size in train_sizes for method in methods]
+    curves = curves[share[0] - 1 :: share[1]]
     shared = {"data": data, "latent_dim": latent_dim, "hidden_dim": hidden_dim, "seed": seed}
     shared |= {"trial_samples": trial_samples, "evaluated": evaluated}
     report = reporter("figure3", command, shared, curves, results_dir, progress)
