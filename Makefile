@@ -37,8 +37,8 @@ notebooks: env ## execute the notebooks in place (one of them: make notebooks ON
 bench: env ## speed beside torch and other packages, side by side in one run, as ratios (some minutes)
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-experiments: env ## repeat the paper's experiments for chapter 12 (about an hour; can be stopped and continued)
-	@$(BIN)/python -m vaetut.experiments all
+experiments: env ## repeat the paper's experiments for chapter 12 (about an hour on two cores; can be stopped and continued)
+	@$(BIN)/python -m vaetut.experiments all --jobs $(JOBS)
 	@$(BIN)/python tools/mnist.py paper
 
 format: env ## format the Python files and sort their imports

@@ -1,7 +1,8 @@
 """How good the models of `vaetut train --recipe paper` and `--recipe best` are: book/results/mnist-*.json.
 
     python tools/mnist.py paper      three seeds, some minutes each
-    python tools/mnist.py best       the VAE, then importance weighting from there on: more than an hour
+    python tools/mnist.py best       the VAE, then importance weighting from there on: more than an hour, and half an
+                                     hour for the estimates
 
 A run that was stopped goes on; one that is there already is only evaluated. MNIST is looked for in the folder that
 VAETUT_DATA_DIR names, else downloaded once.

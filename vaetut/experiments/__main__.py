@@ -30,7 +30,7 @@ Repeat the experiments of Kingma & Welling, Auto-Encoding Variational Bayes (arX
 
 experiments:
 {}
-  all      one after the other, about 40 minutes on one CPU core
+  all      one after the other, about an hour on two CPU cores with --jobs 2
 """
 _EPILOG = """\
 A run can be stopped at any time, by Ctrl-C or otherwise: the same command goes on from the last point of each
@@ -41,7 +41,7 @@ that need no download. The paper's other data set, Frey Face, can no longer be h
 from a source with clear terms.
 
 examples:
-  python -m vaetut.experiments all
+  python -m vaetut.experiments all --jobs 2
   python -m vaetut.experiments figure2 --samples 1e7 --jobs 2
   python -m vaetut.experiments figure3 --data digits --results results --state state
 """
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         "--samples",
         type=_count,
         metavar="N",
-        help="training samples evaluated by each curve; default: 1e6 (the paper went to 1e8)",
+        help="training samples evaluated by each curve; default: 5e6 in figure2, else 1e6 (the paper went to 1e8)",
     )
     parser.add_argument(
         "--minutes", type=float, metavar="T", help="stop each experiment after so many minutes"

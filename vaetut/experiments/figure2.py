@@ -29,7 +29,7 @@ EVALUATED = 10_000  # images of each part, on which the bound is evaluated
 def run(
     data: str = "mnist",
     *,
-    samples: int = 1_000_000,
+    samples: int = 5_000_000,
     latent_dims: Sequence[int] = LATENT_DIMS,
     hidden_dim: int = HIDDEN_DIM,
     methods: Sequence[str] = tuple(OBJECTIVES),
