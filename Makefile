@@ -39,7 +39,7 @@ bench: env ## speed beside torch and other packages, side by side in one run, as
 
 experiments: env ## repeat the paper's experiments for chapter 12 (about an hour on two cores; can be stopped and continued)
 	@$(BIN)/python -m vaetut.experiments all --jobs $(JOBS)
-	@$(BIN)/python tools/mnist.py paper
+	@$(BIN)/python -m vaetut.experiments.mnist paper
 
 format: env ## format the Python files and sort their imports
 	@$(BIN)/ruff check --fix .

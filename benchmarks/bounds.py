@@ -19,8 +19,8 @@ from collections.abc import Callable
 import torch
 
 from vaetut import VAE, bounds, log_evidence, sgvb_a, sgvb_b
-from vaetut._validate import skip_checks
-from vaetut.gradients.importance import doubly_reparameterized, sticking_the_landing
+from vaetut._support.validate import skip_checks
+from vaetut.bounds.importance import doubly_reparameterized, sticking_the_landing
 
 BATCH = 100
 LIMIT = 4.2  # a step with ten draws, beside one with a single draw

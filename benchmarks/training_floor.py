@@ -32,8 +32,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import vaetut
-from vaetut import _training as loop
-from vaetut._validate import skip_checks
+from vaetut._support.validate import skip_checks
+from vaetut.aevb import step as loop
 
 LATENT = 20
 Steps = Callable[[list[Tensor]], object]

@@ -11,7 +11,6 @@ from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorica
 from vaetut import (
     DiscreteMixture,
     LinearGaussian,
-    bounds,
     elbo_terms,
     expectation,
     kl_divergence,
@@ -20,6 +19,7 @@ from vaetut import (
     sgvb_b,
 )
 from vaetut.bounds import cubo_bound, iwae_bound, minibatch_bound
+from vaetut.bounds import elbo as bounds
 
 DOUBLE = torch.float64
 

@@ -12,7 +12,7 @@ import sys
 import pytest
 import torch
 
-from vaetut import _training_checkpoint
+from vaetut.aevb import checkpoint as checkpoints
 from vaetut.aevb import train
 from vaetut.bounds import sgvb_a, sgvb_b
 from vaetut.models import VAE
@@ -61,10 +61,8 @@ def interrupt():
 @pytest.fixture
 def stoppable(monkeypatch):
     """`Stop` passes for the bound whose place it takes."""
-    name = _training_checkpoint.function_name
-    monkeypatch.setattr(
-        _training_checkpoint, "function_name", lambda f: name(sgvb_b if isinstance(f, Stop) else f)
-    )
+    name = checkpoints.function_name
+    monkeypatch.setattr(checkpoints, "function_name", lambda f: name(sgvb_b if isinstance(f, Stop) else f))
 
 
 @pytest.fixture
@@ -100,7 +98,7 @@ def test_interrupted_is_uninterrupted(path, stoppable, options, last):
         run(model, **options, checkpoint=path, bound=Stop(last, interrupt))
     assert path.exists() == (last > 3)
     if path.exists():
-        assert _training_checkpoint.read(path)["epoch"] == (last - 1) // 3
+        assert checkpoints.read(path)["epoch"] == (last - 1) // 3
     again = small()
     torch.nn.init.zeros_(again.encoder[0].weight)  # what the model was does not count
     assert (
@@ -122,7 +120,7 @@ def test_more_epochs(path):
     done = small()
     assert run(done, epochs=4, checkpoint=path, resume=True) == history  # nothing is left to do
     assert torch.equal(parameters(done), parameters(expected))
-    saved = _training_checkpoint.read(path)
+    saved = checkpoints.read(path)
     assert saved["epoch"] == 4 and saved["history"] == history.to_dict()
     assert saved["optimizer"]["state"][0]["step"] == 12
 
@@ -144,8 +142,8 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import test_checkpoint as t
 kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-name = t._training_checkpoint.function_name
-t._training_checkpoint.function_name = lambda f: name(t.sgvb_b if isinstance(f, t.Stop) else f)
+name = t.checkpoints.function_name
+t.checkpoints.function_name = lambda f: name(t.sgvb_b if isinstance(f, t.Stop) else f)
 if {last} == 0:  # in the middle of a write: the third file is there, and has not its name yet
     replace, count = os.replace, []
     os.replace = lambda *paths: replace(*paths) if len(count) < 2 and not count.append(0) else kill()
@@ -160,7 +158,7 @@ def test_killed(path, last, epoch):
     script = SCRIPT.format(tests=os.path.dirname(__file__), last=last, path=str(path))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert _training_checkpoint.read(path)["epoch"] == epoch
+    assert checkpoints.read(path)["epoch"] == epoch
     assert len(os.listdir(path.parent)) == (2 if last == 0 else 1)
     expected, model = small(), small()
     assert run(expected) == run(model, checkpoint=path, resume=True)
@@ -194,7 +192,7 @@ def test_a_bound_that_is_not_finite_keeps_the_epoch_before(path, stoppable):
 
     with pytest.raises(FloatingPointError, match="epoch 2, step 2"):
         run(small(), checkpoint=path, bound=bad)
-    assert _training_checkpoint.read(path)["epoch"] == 1
+    assert checkpoints.read(path)["epoch"] == 1
 
 
 def test_link_and_home(tmp_path, monkeypatch):
@@ -202,10 +200,10 @@ def test_link_and_home(tmp_path, monkeypatch):
     link = tmp_path / "run.pt"
     link.symlink_to(tmp_path / "disk" / "real.pt")
     run(small(), epochs=1, checkpoint=link)
-    assert link.is_symlink() and _training_checkpoint.read(tmp_path / "disk" / "real.pt")["epoch"] == 1
+    assert link.is_symlink() and checkpoints.read(tmp_path / "disk" / "real.pt")["epoch"] == 1
     monkeypatch.setenv("HOME", str(tmp_path))
     run(small(), epochs=1, checkpoint="~/other.pt")
-    assert _training_checkpoint.read(tmp_path / "other.pt")["epoch"] == 1
+    assert checkpoints.read(tmp_path / "other.pt")["epoch"] == 1
 
 
 # --- what is refused
@@ -278,10 +276,10 @@ def test_each_byte_counts(kept):
         changed[place] ^= 1 << place % 8
         kept.write_bytes(changed)
         with pytest.raises(ValueError, match="the file is left as it is"):
-            _training_checkpoint.read(kept)
+            checkpoints.read(kept)
     refused(kept, bytes(changed), "left as it is")
     kept.write_bytes(content)
-    assert _training_checkpoint.read(kept)["epoch"] == 3
+    assert checkpoints.read(kept)["epoch"] == 3
 
 
 def test_cut_short(kept):
@@ -366,7 +364,7 @@ def changed(content, *keys, value):
     ],
 )
 def test_tampered_with_the_right_hash(kept, keys, value, message):
-    refused(kept, signed(changed(_training_checkpoint.read(kept), *keys, value=value)), message)
+    refused(kept, signed(changed(checkpoints.read(kept), *keys, value=value)), message)
 
 
 def test_bad_arguments(tmp_path):
@@ -406,7 +404,7 @@ def test_a_state_that_cannot_be_kept_fails_at_once(path):
 def test_the_parameters_are_read_by_torch_alone(kept):
     model = VAE(6, 2, 8)
     model.load_state_dict(torch.load(kept, weights_only=True)["model"])
-    assert torch.equal(parameters(model), parameters(_training_checkpoint.load_vae(kept)))
+    assert torch.equal(parameters(model), parameters(checkpoints.load_vae(kept)))
 
 
 @pytest.mark.parametrize(
@@ -416,7 +414,7 @@ def test_load_vae(path, options):
     model = small(**options).double()
     run(model, epochs=1, checkpoint=path, data=grey().double(), validation=None)
     state = torch.get_rng_state()
-    loaded = _training_checkpoint.load_vae(path)
+    loaded = checkpoints.load_vae(path)
     assert torch.equal(torch.get_rng_state(), state)
     assert repr(loaded) == repr(model) and not loaded.training
     assert torch.equal(parameters(loaded), parameters(model)) and parameters(loaded).requires_grad is False
@@ -431,4 +429,4 @@ def test_load_vae_of_another_model(path):
 
     run(Mine(6, 2, 8), epochs=1, checkpoint=path)
     with pytest.raises(ValueError, match=r"holds a .*Mine, and no VAE"):
-        _training_checkpoint.load_vae(path)
+        checkpoints.load_vae(path)

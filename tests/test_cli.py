@@ -13,21 +13,18 @@ from PIL import Image
 
 from vaetut import (
     VAE,
-    _cli_evaluation,
-    _cli_recipes,
-    _cli_run,
-    _cli_saved,
-    _files,
     binarize,
-    bounds,
     elbo_terms,
     load,
     log_evidence,
     sgvb_b,
     train,
 )
-from vaetut._cli_recipes import DEFAULTS, RECIPES, Schedule
-from vaetut.cli import main
+from vaetut._support import files
+from vaetut.bounds import elbo as bounds
+from vaetut.cli import evaluation, main, recipes, run_folder
+from vaetut.cli import train as cli_train
+from vaetut.cli.recipes import DEFAULTS, RECIPES, Schedule
 from vaetut.exact import LinearGaussian
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +49,7 @@ def copy(folder, tmp_path):
 
 
 def parameters(path):
-    return torch.cat([p.detach().flatten() for p in _cli_saved.load_model(path).model.parameters()])
+    return torch.cat([p.detach().flatten() for p in run_folder.load_model(path).model.parameters()])
 
 
 # --- train
@@ -115,7 +112,7 @@ def stop_after(monkeypatch, steps):
             raise KeyboardInterrupt
         return elbo_terms(*arguments)
 
-    for module in (bounds, _cli_recipes):
+    for module in (bounds, recipes):
         monkeypatch.setattr(module, "elbo_terms", terms)
 
 
@@ -173,7 +170,7 @@ def test_the_best_recipe_compiled(tmp_path):
     for name, more in (("eager", []), ("compiled", ["--compile"])):
         given = ["--recipe", "best", "--epochs", "6", "--warm-up", "0.9", "--lr", "0.01", *few, *more]
         assert run("train", "--out", paths[name], *given) == 0
-        curves[name] = _cli_saved.read_json(paths[name] / _cli_saved.HISTORY)["train"]
+        curves[name] = run_folder.read_json(paths[name] / run_folder.HISTORY)["train"]
     assert curves["compiled"] == pytest.approx(curves["eager"], rel=1e-4)
 
 
@@ -183,8 +180,8 @@ def test_starts_from_a_trained_model(folder, tmp_path):
         run("train", "--out", new, "--init", folder, "--epochs", 1, "--bound", "iwae", "--num-samples", 3)
         == 0
     )
-    saved = _cli_saved.load_model(new)
-    assert saved.arguments == _cli_saved.load_model(folder).arguments
+    saved = run_folder.load_model(new)
+    assert saved.arguments == run_folder.load_model(folder).arguments
     before, after = (json.loads((path / "history.json").read_text())["train"] for path in (folder, new))
     assert after[0] > before[0] + 5  # it does not start anew
 
@@ -192,7 +189,7 @@ def test_starts_from_a_trained_model(folder, tmp_path):
 def test_recipes_name_options():
     for recipe in RECIPES.values():
         assert set(recipe) <= set(DEFAULTS)
-    settings = _cli_run._settings({"recipe": "best", "epochs": 3})
+    settings = cli_train._settings({"recipe": "best", "epochs": 3})
     assert (settings["hidden_dim"], settings["epochs"], settings["dataset"]) == ((200, 200), 3, "mnist")
 
 
@@ -208,7 +205,7 @@ def test_evaluate_agrees_with_the_bounds(folder, capsys):
         400,
     )
 
-    model = _cli_saved.load_model(folder).model
+    model = run_folder.load_model(folder).model
     x = binarize(load("digits").test, generator=torch.Generator().manual_seed(0))[:50]
     with torch.no_grad():
         q = model.encode(x)
@@ -239,7 +236,7 @@ class WithEncoder(LinearGaussian):
 def test_evaluation_is_right_where_the_evidence_is_known():
     model = WithEncoder(torch.tensor([[1.0], [2.0]]).double(), torch.zeros(2).double(), 0.5)
     x = model.evidence.sample((200,))
-    result = _cli_evaluation.evaluate(model, x, num_samples=2000, iwae_samples=10, seed=0, progress=False)
+    result = evaluation.evaluate(model, x, num_samples=2000, iwae_samples=10, seed=0, progress=False)
     q = model.encode(x)
     exact = {
         "log_evidence": model.log_evidence(x).mean(),
@@ -290,7 +287,7 @@ def test_manifold(folder, tmp_path):
     file = tmp_path / "manifold.pt"
     assert run("sample", folder, "--manifold", "--num", 16, "--file", file) == 0
     images = torch.load(file, weights_only=True)
-    model = _cli_saved.load_model(folder).model
+    model = run_folder.load_model(folder).model
     low, high = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor([1 / 8, 7 / 8]))
     with torch.no_grad():
         corners = model.likelihood(torch.tensor([[low, high], [high, high], [low, low]])).mean
@@ -413,16 +410,16 @@ def change(path, **parts):
 
 def test_overwrite_replaces_the_run(copy, capsys):
     assert run("train", "--out", copy, *SMALL, "--latent-dim", 3, "--overwrite") == 0
-    assert _cli_saved.load_model(copy).model.latent_dim == 3
+    assert run_folder.load_model(copy).model.latent_dim == 3
     assert run("sample", copy, "--manifold") == 2
     assert "--manifold needs two latent dimensions, this model has 3" in capsys.readouterr().err
 
 
 def test_a_write_that_fails_leaves_the_file(tmp_path):
     file = tmp_path / "x.json"
-    _cli_saved.write_json(file, {"a": 1})
+    run_folder.write_json(file, {"a": 1})
     with pytest.raises(ZeroDivisionError):
-        _files.atomically(file, lambda path: path.write_text("half") and 1 / 0)
+        files.atomically(file, lambda path: path.write_text("half") and 1 / 0)
     assert json.loads(file.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [file]
 
@@ -447,4 +444,4 @@ def test_two_processes_on_the_cpu(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)  # of the first process alone
     assert result["options"]["devices"] == 2 and -60 < result["validation"] < 0
-    assert _cli_saved.load_model(out).model.latent_dim == 2
+    assert run_folder.load_model(out).model.latent_dim == 2

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from vaetut import data as module
 from vaetut.data import ImageData, binarize, load, parse_idx
+from vaetut.data import images as module
 
 FILES = (
     "train-images-idx3-ubyte",

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vaetut import Explorer, explore, plots
-from vaetut._frames import MAX_COLORS, draw_figure, layout, pixels, quantize
+from vaetut.teaching.frames import MAX_COLORS, draw_figure, layout, pixels, quantize
 
 
 def line(slope, shift=0.0):
@@ -562,4 +562,4 @@ def test_without_scripts_the_notice_and_the_picture_stay(browser, explorer):
 
 
 def test_public_class():
-    assert Explorer.__module__ == "vaetut.explore"
+    assert Explorer.__module__ == "vaetut.teaching.explore"

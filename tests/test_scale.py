@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from vaetut._training_checkpoint import read
 from vaetut.aevb import train
+from vaetut.aevb.checkpoint import read
 from vaetut.bounds import sgvb_b
 from vaetut.models import VAE
 

@@ -3,29 +3,28 @@
 Each module belongs to a chapter of the book of the same name, <https://github.com/vaetut/vaetut>.
 """
 
-from vaetut import distributions, plots, reparam
+from vaetut import distributions, reparam
 from vaetut.aevb import History, train
 from vaetut.bounds import (
     ElboTerms,
     cubo_bound,
+    doubly_reparameterized,
     elbo_terms,
     iwae_bound,
     log_evidence,
     minibatch_bound,
     sgvb_a,
     sgvb_b,
+    sticking_the_landing,
 )
 from vaetut.data import ImageData, binarize, load
 from vaetut.exact import DiscreteMixture, LatentVariableModel, LinearGaussian
-from vaetut.explore import Explorer, explore
 from vaetut.gradients import (
     GradientStatistics,
-    doubly_reparameterized,
     gradient_statistics,
     measure_valued,
     pathwise,
     score_function,
-    sticking_the_landing,
 )
 from vaetut.information import (
     Estimate,
@@ -40,7 +39,9 @@ from vaetut.information import (
 from vaetut.models import VAE
 from vaetut.quadrature import expectation, integrate
 from vaetut.reparam import catalogue, families, register_reparameterization, reparameterize
-from vaetut.verify import VerificationError, verify
+from vaetut.teaching import plots
+from vaetut.teaching.explore import Explorer, explore
+from vaetut.teaching.verify import VerificationError, verify
 
 __version__ = "0.1.0"
 

@@ -17,7 +17,7 @@ from torch.distributions import (
     OneHotCategorical,
 )
 
-from vaetut._validate import any_true, finite, float_tensor, positive_int
+from vaetut._support.validate import any_true, finite, float_tensor, positive_int
 from vaetut.information import _as_multivariate_normal, kl_divergence
 
 

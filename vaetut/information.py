@@ -21,7 +21,7 @@ from torch.distributions import (
 from torch.distributions import kl_divergence as torch_kl_divergence
 from torch.distributions.utils import _sum_rightmost as sum_rightmost
 
-from vaetut._validate import positive_int
+from vaetut._support.validate import positive_int
 
 
 class Estimate(NamedTuple):

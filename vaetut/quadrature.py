@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaetut._validate import positive_int
+from vaetut._support.validate import positive_int
 from vaetut.information import _as_multivariate_normal
 
 

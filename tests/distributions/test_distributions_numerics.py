@@ -7,7 +7,6 @@ import torch
 from distribution_cases import F64, assert_close, assert_relative, one_of_each
 from torch.distributions import MultivariateNormal
 
-from vaetut._noise import open_uniform
 from vaetut.distributions import (
     Elliptical,
     Erlang,
@@ -18,6 +17,7 @@ from vaetut.distributions import (
     Reciprocal,
     Triangular,
 )
+from vaetut.distributions._special import open_uniform
 
 F32 = torch.float32
 CPU = torch.device("cpu")

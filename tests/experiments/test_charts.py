@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from vaetut.experiments import charts
-from vaetut.plots import COLORS
+from vaetut.teaching.plots import COLORS
 
 
 def made(panel: str, values: list[int], samples: list[int]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from torch.distributions import (
 
 from vaetut import VAE, DiscreteMixture, LinearGaussian, sgvb_a, train
 from vaetut.bounds import iwae_bound
+from vaetut.bounds.importance import doubly_reparameterized, sticking_the_landing
 from vaetut.distributions import Logistic, MultivariateStudentT
-from vaetut.gradients.importance import doubly_reparameterized, sticking_the_landing
 
 D = torch.float64
 X = torch.tensor([[0.9, -0.8]], dtype=D)

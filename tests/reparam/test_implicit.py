@@ -12,8 +12,10 @@ from torch import distributions as td
 from torch.distributions import constraints
 
 from vaetut import distributions as vd
-from vaetut.reparam import _charts, implicit, implicit_gradient, implicit_rsample
-from vaetut.reparam._quadrature import split
+from vaetut.reparam import implicit_gradient, implicit_rsample
+from vaetut.reparam.implicit import _charts
+from vaetut.reparam.implicit import gradient as implicit
+from vaetut.reparam.implicit._quadrature import split
 
 
 def double(values):

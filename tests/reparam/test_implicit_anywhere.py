@@ -8,7 +8,8 @@ from torch import distributions as td
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vaetut import distributions as vd
-from vaetut.reparam import implicit, reparameterize
+from vaetut.reparam import reparameterize
+from vaetut.reparam.implicit import gradient as implicit
 
 KINDS = {
     td.Normal: {"loc": 0.3, "scale": 1.2},

@@ -9,8 +9,8 @@ from scipy.integrate import quad
 from torch import distributions as td
 
 from vaetut import distributions as vd
+from vaetut.distributions._special import _slope, draw_log_gamma, log_gamma_quantile
 from vaetut.reparam import reparameterize
-from vaetut.reparam._gamma import _slope, draw_log_gamma, log_gamma_quantile
 
 SHAPES = [1e-3, 0.03, 0.4, 1.0, 2.7, 13.0, 150.0, 4e3, 9e4, 3e5]
 PROBABILITIES = [2**-24, 1e-3, 0.3, 0.6, 0.99, 1 - 2**-24]

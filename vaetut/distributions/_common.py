@@ -10,8 +10,8 @@ from torch.distributions.multivariate_normal import _batch_mahalanobis, _batch_m
 from torch.distributions.utils import broadcast_all
 from torch.types import _size
 
-from vaetut._noise import open_uniform
-from vaetut._validate import any_true, finite, float_tensor
+from vaetut._support.validate import any_true, finite, float_tensor
+from vaetut.distributions._special import open_uniform
 
 ONLY_FLOATS = "must be a number or a torch.Tensor of dtype torch.float32 or torch.float64"
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from vaetut._validate import any_true
+from vaetut._support.validate import any_true
 from vaetut.distributions._common import (
     as_location_and_scale,
     broadcast_shapes,

@@ -5,8 +5,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from vaetut._validate import one_of
-from vaetut.plots import COLORS, style, subplots
+from vaetut._support.validate import one_of
+from vaetut.teaching.plots import COLORS, style, subplots
 
 _COLORS = {"AEVB": COLORS["bound"], "wake-sleep": COLORS["gap"], "MCEM": COLORS["q"]}
 _TITLES = {"latent_dim": "$N_z = {}$", "train_size": "$N_{{train}} = {:,}$"}

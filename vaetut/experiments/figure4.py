@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaetut._validate import positive_int
+from vaetut._support.validate import positive_int
 from vaetut.data import load
 from vaetut.exact import LatentVariableModel
 from vaetut.experiments import figure2

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaetut._validate import float_tensor, positive_int
+from vaetut._support.validate import float_tensor, positive_int
 
 LogDensity = Callable[[Tensor], Tensor]
 """An unnormalised log density: a function of ``z [..., latent]`` with values ``[...]``, one for each chain."""

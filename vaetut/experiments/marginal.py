@@ -9,7 +9,7 @@ its tails may be heavy where those of the other must be light.
 import torch
 from torch import Tensor
 
-from vaetut._validate import positive_int
+from vaetut._support.validate import positive_int
 from vaetut.bounds import log_evidence
 from vaetut.distributions import MultivariateStudentT
 from vaetut.exact import LatentVariableModel

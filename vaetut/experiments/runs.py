@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import vaetut
-from vaetut._files import atomically
+from vaetut._support.files import atomically
 from vaetut.experiments.trainer import Trainer
 
 POINTS_PER_DECADE = 6

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaetut._training_arguments import OPTIMIZERS
-from vaetut._validate import one_of, skip_checks
+from vaetut._support.validate import one_of, skip_checks
+from vaetut.aevb.arguments import OPTIMIZERS
 from vaetut.bounds import sgvb_b
 from vaetut.data import binarize
 from vaetut.experiments.wake_sleep import wake_sleep

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent
 
-from vaetut._validate import positive_int
+from vaetut._support.validate import positive_int
 from vaetut.models import VAE
 
 

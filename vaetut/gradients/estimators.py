@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from vaetut._validate import one_of, positive_int
+from vaetut._support.validate import one_of, positive_int
 from vaetut.gradients._scores import name_of, optimal_control
 from vaetut.reparam import reparameterize
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaetut._validate import positive_int
+from vaetut._support.validate import positive_int
 
 # How many numbers the draws or the parameters of one chunk may hold: 2 MB in float64, which a processor's cache
 # holds as well. The memory that f needs for its own work comes on top.

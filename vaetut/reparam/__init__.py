@@ -4,9 +4,9 @@
 `inverse_cdf`, `location_scale`, `composition` and `implicit`.
 """
 
-from vaetut.reparam import _quantile as _quantile  # registers the implicit family
 from vaetut.reparam import composition, implicit, inverse_cdf, location_scale
 from vaetut.reparam._map import Map, Reparameterization
+from vaetut.reparam.implicit import _quantile as _quantile  # registers the implicit family
 from vaetut.reparam.implicit import implicit_gradient, implicit_rsample
 from vaetut.reparam.noise import (
     JointNoise,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 from torch.types import _size
 
-from vaetut._validate import any_true, float_tensor
+from vaetut._support.validate import any_true, float_tensor
 
 
 class Map(NamedTuple):

@@ -32,9 +32,9 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-from vaetut._validate import any_true
+from vaetut._support.validate import any_true
 from vaetut.distributions import Erlang, MultivariateStudentT
-from vaetut.reparam._gamma import draw_log_gamma, log_gamma_quantile
+from vaetut.distributions._special import draw_log_gamma, log_gamma_quantile
 from vaetut.reparam._map import Map
 from vaetut.reparam.location_scale import matvec
 from vaetut.reparam.noise import JointNoise, StandardExponential, StandardNormal, StandardUniform

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from vaetut._noise import open_uniform
+from vaetut.distributions._special import open_uniform
 
 
 class _OpenUnitInterval(constraints.Constraint):

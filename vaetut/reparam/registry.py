@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vaetut._validate import one_of
+from vaetut._support.validate import one_of
 from vaetut.reparam._map import Map, Reparameterization
 
 FAMILIES = ("inverse_cdf", "location_scale", "composition", "implicit")  # as in AEVB, section 2.4

@@ -1,8 +1,8 @@
 """How good the models of `vaetut train --recipe paper` and `--recipe best` are: book/results/mnist-*.json.
 
-    python tools/mnist.py paper      three seeds, some minutes each
-    python tools/mnist.py best       the VAE, then importance weighting from there on: more than an hour, and half an
-                                     hour for the estimates
+    python -m vaetut.experiments.mnist paper   three seeds, some minutes each
+    python -m vaetut.experiments.mnist best    the VAE, then importance weighting from there on: more than an hour,
+                                               and half an hour for the estimates
 
 A run that was stopped goes on; one that is there already is only evaluated. MNIST is looked for in the folder that
 VAETUT_DATA_DIR names, else downloaded once.
@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vaetut._cli_saved import CONFIG, HISTORY, MODEL, write_json
+from vaetut.cli.run_folder import CONFIG, HISTORY, MODEL, write_json
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "book" / "results"
 SEEDS = (0, 1, 2)
 
@@ -95,7 +95,7 @@ def paper(runs: Path) -> None:
     bounds = [run["bound"]["value"] for run in measured]
     write(
         "mnist-paper",
-        "python tools/mnist.py paper",
+        "python -m vaetut.experiments.mnist paper",
         measured,
         test_bound={"mean": statistics.mean(bounds), "seeds": bounds, "goal": -101.5},
     )
@@ -121,7 +121,7 @@ def best(runs: Path, epochs: int, images: str) -> None:
     measured = [measure(runs, name, train, evaluation) for name, train in stages.items()]
     write(
         "mnist-best",
-        "python tools/mnist.py best",
+        "python -m vaetut.experiments.mnist best",
         measured,
         log_evidence={name: run["log_evidence"]["value"] for name, run in zip(stages, measured, strict=True)},
         published={"VAE": -86.76, "IWAE, K = 50": -84.78},

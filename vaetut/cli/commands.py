@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from vaetut import _cli_evaluation, _cli_saved, _files, plots
-from vaetut._cli_saved import HISTORY, Saved, versions
+from vaetut._support import files
 from vaetut.aevb import History
+from vaetut.cli import evaluation, run_folder
+from vaetut.cli.run_folder import HISTORY, Saved, versions
 from vaetut.data import binarize, load
+from vaetut.teaching import plots
 
 Options = dict[str, Any]
 
@@ -24,11 +26,11 @@ def evaluate(options: Options) -> Options:
             f"--num-samples must be a multiple of --iwae-samples, at least twice it, got {num_samples} "
             f"and {iwae_samples}"
         )
-    saved = _cli_saved.load_model(options["folder"])
+    saved = run_folder.load_model(options["folder"])
     x = _test_images(saved, options["seed"])[: options["images"]]
     device = _device(options["device"])
     start = time.perf_counter()
-    result = _cli_evaluation.evaluate(
+    result = evaluation.evaluate(
         saved.model.to(device),
         x.to(device),
         num_samples=num_samples,
@@ -63,7 +65,7 @@ def evaluate(options: Options) -> Options:
 
 def sample(options: Options) -> Options:
     """Decode draws from the prior, or an even grid of its quantiles."""
-    saved = _cli_saved.load_model(options["folder"])
+    saved = run_folder.load_model(options["folder"])
     file = options["file"] or options["folder"] / ("manifold.png" if options["manifold"] else "samples.png")
     if file.suffix not in (".png", ".pt"):
         raise ValueError(f"--file must end with .png or .pt, got {str(file)!r}")
@@ -87,7 +89,7 @@ def sample(options: Options) -> Options:
     with torch.no_grad():
         images = saved.model.likelihood(z).mean
     if file.suffix == ".pt":
-        _files.atomically(_ready(file), lambda path: torch.save(images.clone(), path))
+        files.atomically(_ready(file), lambda path: torch.save(images.clone(), path))
     else:
         columns = side if options["manifold"] else min(number, max(10, round(number**0.5)))
         _save(plots.image_grid(images.clamp(0, 1), saved.image_shape, columns=columns), file)
@@ -98,8 +100,8 @@ def plot(options: Options) -> Options:
     """Draw the learning curve, reconstructions of test images, and the latent plane if there is one."""
     folder = options["folder"]
     target = options["to"] or folder
-    saved = _cli_saved.load_model(folder)
-    curves = _cli_saved.read_json(folder / HISTORY)
+    saved = run_folder.load_model(folder)
+    curves = run_folder.read_json(folder / HISTORY)
     history = History(train=curves["train"], validation=curves["validation"])
     x = _test_images(saved, options["seed"])
     with torch.no_grad():
@@ -150,4 +152,4 @@ def _save(figure: Any, file: Path) -> None:
     def write(path: Path) -> None:
         figure.savefig(path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
 
-    _files.atomically(_ready(file), write)
+    files.atomically(_ready(file), write)

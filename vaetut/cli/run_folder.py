@@ -20,7 +20,7 @@ import numpy
 import torch
 
 import vaetut
-from vaetut._files import atomically
+from vaetut._support.files import atomically
 from vaetut.models import VAE
 
 MODEL, HISTORY, CONFIG, CHECKPOINT = "model.pt", "history.json", "config.json", "checkpoint.pt"

@@ -42,7 +42,7 @@ class BoundModule(nn.Module):
 
 
 class Processes:
-    """The processes that train together: here there is one. `vaetut._training_fabric` has more."""
+    """The processes that train together: here there is one. `vaetut.aevb.fabric` has more."""
 
     rank, size = 0, 1
     kind = "one process"

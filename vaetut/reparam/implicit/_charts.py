@@ -27,8 +27,8 @@ from torch.distributions import (
 )
 from torch.nn.functional import logsigmoid, softplus
 
-from vaetut._validate import any_true
-from vaetut.reparam._quadrature import LogDensity, Split, reach, split
+from vaetut._support.validate import any_true
+from vaetut.reparam.implicit._quadrature import LogDensity, Split, reach, split
 
 TINY = math.log(torch.finfo(torch.float64).tiny)
 ULP = torch.finfo(torch.float64).eps

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaetut._training import Processes, random_state
+from vaetut.aevb.step import Processes, random_state
 
 _STRATEGIES = ("SingleDeviceStrategy", "DDPStrategy")  # those in which each process holds all parameters
 _PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.float32, "64-true": torch.float64}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent
 
-from vaetut._validate import any_true, finite, float_tensor, one_of
+from vaetut._support.validate import any_true, finite, float_tensor, one_of
 
 # The class, its default learning rate, and where one kernel can do all of its step: on two cores that makes
 # training almost twice as fast.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vaetut._validate import one_of
+from vaetut._support.validate import one_of
 
 Relation = Literal["=", "<=", ">="]
 
@@ -60,7 +60,7 @@ def verify(
         ✓ eq-log    left 0.6931, …    right 1.0000, …    all 5 left <= right
         >>> verify("eq-wrong", 1.0, 1.1)
         Traceback (most recent call last):
-        vaetut.verify.VerificationError: eq-wrong: left 1.0000 and right 1.1000 differ by 0.1, allowed is 1.1e-09
+        vaetut.teaching.verify.VerificationError: eq-wrong: left 1 and right 1.1 differ by 0.1, allowed is 1.1e-09
     """
     if not isinstance(label, str) or not label:
         raise TypeError(f"label must be a non-empty string such as 'eq-elbo', got {label!r}")

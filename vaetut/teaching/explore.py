@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaetut._frames import Places, draw_figure, layout, pixels, quantize
+from vaetut.teaching.frames import Places, draw_figure, layout, pixels, quantize
 
 MAX_FRAMES = 400  # some 3 MB of HTML, and half a minute of drawing
 

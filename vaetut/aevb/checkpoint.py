@@ -214,7 +214,13 @@ def function_name(function: Any) -> str:
         inner = [function_name(function.func), *map(repr, function.args)]
         return f"partial({', '.join(inner + [f'{k}={v!r}' for k, v in sorted(function.keywords.items())])})"
     named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
+    # Files may move inside of a package: those of the first edition say vaetut.bounds, whatever the module is now.
+    module = (
+        ".".join(named.__module__.split(".")[:2])
+        if named.__module__.startswith("vaetut.")
+        else named.__module__
+    )
+    return f"{module}.{named.__qualname__}"
 
 
 def fingerprint(x: Tensor | None) -> str | None:

@@ -16,8 +16,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from vaetut._style import COLORS, PALE, style, subplots, use_style
-from vaetut._validate import positive_int
+from vaetut._support.validate import positive_int
+from vaetut.teaching.style import COLORS, PALE, style, subplots, use_style
 
 __all__ = [
     "COLORS",

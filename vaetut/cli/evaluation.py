@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vaetut._validate import skip_checks
+from vaetut._support.validate import skip_checks
 from vaetut.bounds import iwae_bound, sgvb_b
 from vaetut.models import VAE
 

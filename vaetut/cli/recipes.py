@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaetut._training_arguments import OPTIMIZERS
-from vaetut.bounds import elbo_terms, iwae_bound, sgvb_a, sgvb_b
+from vaetut.aevb.arguments import OPTIMIZERS
+from vaetut.bounds import doubly_reparameterized, elbo_terms, iwae_bound, sgvb_a, sgvb_b
 from vaetut.exact import LatentVariableModel
-from vaetut.gradients import doubly_reparameterized
 
 BOUNDS = {"sgvb_b": sgvb_b, "sgvb_a": sgvb_a, "iwae": iwae_bound, "dreg": doubly_reparameterized}
 """The bounds that can be trained, by the names that the command knows."""

@@ -15,7 +15,7 @@ import math
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaetut.bounds import _check, _draw, _log_likelihood
+from vaetut.bounds.elbo import _check, _draw, _log_likelihood
 from vaetut.exact import LatentVariableModel
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import vaetut
-from vaetut import _cli_commands, _cli_run
-from vaetut._cli_recipes import BOUNDS, DEFAULTS, RECIPES
-from vaetut._cli_saved import is_first_process
+from vaetut.cli import commands as actions
+from vaetut.cli import train as training
+from vaetut.cli.recipes import BOUNDS, DEFAULTS, RECIPES
+from vaetut.cli.run_folder import is_first_process
 
 BOOK = "https://vaetut.github.io/vaetut/"
 REPOSITORY = "https://github.com/vaetut/vaetut"
@@ -103,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
 
     evaluate = _add(
-        commands, "evaluate", _cli_commands.evaluate, "the bound, the IWAE bound and log p(x) of test images"
+        commands, "evaluate", actions.evaluate, "the bound, the IWAE bound and log p(x) of test images"
     )
     evaluate.add_argument("folder", type=Path, help="of a trained model")
     evaluate.add_argument(
@@ -120,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_seed(evaluate, "of the draws, and of the black and white test pixels")
     _add_device(evaluate)
 
-    sample = _add(commands, "sample", _cli_commands.sample, "images from the model, as a picture or a tensor")
+    sample = _add(commands, "sample", actions.sample, "images from the model, as a picture or a tensor")
     sample.add_argument("folder", type=Path, help="of a trained model")
     sample.add_argument("--num", type=_positive, default=100, metavar="N", help="how many (100)")
     sample.add_argument(
@@ -136,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     plot = _add(
         commands,
         "plot",
-        _cli_commands.plot,
+        actions.plot,
         "learning curve, reconstructions, and the latent plane if there is one",
     )
     plot.add_argument("folder", type=Path, help="of a trained model")
@@ -167,7 +168,7 @@ def _add_train(commands: Any) -> None:
     parser = _add(
         commands,
         "train",
-        _cli_run.train,
+        training.train,
         "fit a VAE to images, into a folder of its own",
         epilog=_TRAIN_EPILOG,
         argument_default=argparse.SUPPRESS,

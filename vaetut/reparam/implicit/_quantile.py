@@ -26,10 +26,10 @@ from torch.distributions import (
 )
 
 from vaetut.distributions import Erlang
-from vaetut.reparam._charts import move
-from vaetut.reparam._gamma import log_gamma_quantile
+from vaetut.distributions._special import log_gamma_quantile
 from vaetut.reparam._map import Map
 from vaetut.reparam.implicit import implicit_gradient, implicit_rsample
+from vaetut.reparam.implicit._charts import move
 from vaetut.reparam.noise import StandardUniform
 from vaetut.reparam.registry import families, register_reparameterization, reparameterize
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vaetut import _training as loop
-from vaetut import _training_arguments as arguments
-from vaetut import _training_checkpoint as checkpoints
 from vaetut import data as datasets
-from vaetut._validate import one_of, positive_int, skip_checks
+from vaetut._support.validate import one_of, positive_int, skip_checks
+from vaetut.aevb import arguments
+from vaetut.aevb import checkpoint as checkpoints
+from vaetut.aevb import step as loop
 from vaetut.bounds import sgvb_b
 
 Bound = Callable[[Any, Any, Tensor, int], Tensor]
@@ -50,7 +50,7 @@ class History:
 
     def plot(self) -> Any:
         """The curves over the epochs, a matplotlib figure; higher is better."""
-        from vaetut.plots import learning_curve
+        from vaetut.teaching.plots import learning_curve
 
         return learning_curve({name: values for name, values in self.to_dict().items() if values})
 
@@ -250,6 +250,6 @@ def _processes(fabric: Any, device: str | torch.device, model: nn.Module, compil
         raise ValueError(
             "compile must be False with fabric: a step in one graph has no place for the exchange of gradients"
         )
-    from vaetut._training_fabric import Replicas
+    from vaetut.aevb.fabric import Replicas
 
     return Replicas(fabric, next(model.parameters()).dtype)

@@ -10,7 +10,7 @@ import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure
 
-from vaetut._validate import positive_int
+from vaetut._support.validate import positive_int
 
 COLORS = {
     "bound": "#2f72d2",

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent
 from torch.nn.functional import softplus
 
-from vaetut._validate import any_true, finite, float_tensor, positive_int, values_are_checked
+from vaetut._support.validate import any_true, finite, float_tensor, positive_int, values_are_checked
 from vaetut.exact import LatentVariableModel
 from vaetut.information import Estimate, kl_divergence
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from vaetut import _cli_saved
-from vaetut._cli_recipes import BOUNDS, DEFAULTS, RECIPES, Schedule, initialize
-from vaetut._cli_saved import CHECKPOINT, CONFIG, HISTORY, MODEL, Saved, is_first_process, versions
 from vaetut.aevb import train as fit
+from vaetut.cli import run_folder
+from vaetut.cli.recipes import BOUNDS, DEFAULTS, RECIPES, Schedule, initialize
+from vaetut.cli.run_folder import CHECKPOINT, CONFIG, HISTORY, MODEL, Saved, is_first_process, versions
 from vaetut.data import load
 from vaetut.models import VAE
 
@@ -34,7 +34,7 @@ def train(options: Options) -> Options:
 
     before, new, replaced = 0.0, not folder.exists(), {}
     if resume:
-        before = _cli_saved.read_json(folder / CONFIG)["seconds"]
+        before = run_folder.read_json(folder / CONFIG)["seconds"]
     elif first:
         folder.mkdir(parents=True, exist_ok=True)
         files = (folder / name for name in (CONFIG, MODEL, HISTORY, CHECKPOINT))
@@ -74,8 +74,8 @@ def train(options: Options) -> Options:
     if not first:
         return {"text": ""}
     seconds = before + time.perf_counter() - start
-    _cli_saved.save_model(folder, Saved(model, arguments, data.name, data.image_shape, how["binarize"]))
-    _cli_saved.write_json(folder / HISTORY, history.to_dict())
+    run_folder.save_model(folder, Saved(model, arguments, data.name, data.image_shape, how["binarize"]))
+    run_folder.write_json(folder / HISTORY, history.to_dict())
     _write_config(folder, settings, seconds)
     last = {name: curve[-1] for name, curve in history.to_dict().items()}
     text = (
@@ -93,7 +93,7 @@ def _settings(given: Options) -> Options:
         recipe.pop("warm_up", None)  # it is for the beginning, and for the bound that has a divergence
     settings = DEFAULTS | recipe | given
     if settings["init"] is not None:
-        saved = _cli_saved.load_model(settings["init"])
+        saved = run_folder.load_model(settings["init"])
         theirs = {name: saved.arguments[name] for name in _MODEL_OPTIONS} | {"dataset": saved.dataset}
         theirs["hidden_dim"] = tuple(theirs["hidden_dim"])
         _agree(given, theirs, f"the model in {settings['init']} has")
@@ -105,7 +105,7 @@ def _resumed(folder: Path, given: Options) -> Options:
     """All options of a run that goes on."""
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} holds no run to go on with")
-    settings: Options = _cli_saved.read_json(folder / CONFIG)["options"]
+    settings: Options = run_folder.read_json(folder / CONFIG)["options"]
     settings["hidden_dim"] = tuple(settings["hidden_dim"])
     settings["init"] = settings["init"] and Path(settings["init"])
     free = {"device"} if settings["lr_decay"] or settings["warm_up"] else {"device", "epochs"}
@@ -142,7 +142,7 @@ def _model(settings: Options, data_dim: int, init: Path | None) -> tuple[VAE, Op
         model = VAE(**arguments)
         initialize(model, settings["initialization"])
     if init is not None:
-        model.load_state_dict(_cli_saved.load_model(init).model.state_dict())
+        model.load_state_dict(run_folder.load_model(init).model.state_dict())
     return model, arguments
 
 
@@ -189,7 +189,7 @@ def _machine(settings: Options) -> Options:
 
 def _write_config(folder: Path, settings: Options, seconds: float) -> None:
     content = {"options": _plain(settings), "versions": versions(), "seconds": seconds}
-    _cli_saved.write_json(folder / CONFIG, content)
+    run_folder.write_json(folder / CONFIG, content)
 
 
 def _plain(settings: Options) -> Options:

@@ -29,8 +29,8 @@ from torch.distributions.transforms import _InverseTransform
 from torch.nn import Module
 from torch.types import _size
 
-from vaetut._validate import any_true, float_tensor
-from vaetut.reparam._charts import is_transformed, move, move_dirichlet
+from vaetut._support.validate import any_true, float_tensor
+from vaetut.reparam.implicit._charts import is_transformed, move, move_dirichlet
 
 _NATIVE = (Gamma, Beta, Dirichlet)  # a Chi2 is a Gamma
 _BUDGET = 2**18  # values of log_prob that are held at a time
@@ -105,7 +105,7 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
 def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
     r"""Return z itself, with the implicit gradient of a draw of q: dz/dφ = −∂F(z; φ)/∂φ / q(z).
 
-    With the CDF written out, and the mean 0 of the score taken off (`vaetut.reparam._quadrature`),
+    With the CDF written out, and the mean 0 of the score taken off (`vaetut.reparam.implicit._quadrature`),
 
     dz/dφ = F (1 − F) / q(z) · (E[∂ log q(t) / ∂φ, given t > z] − E[∂ log q(t) / ∂φ, given t < z])
 

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaetut._validate import any_true, float_tensor, one_of, values_are_checked
+from vaetut._support.validate import any_true, float_tensor, one_of, values_are_checked
 
 DATA_DIR_VARIABLE = "VAETUT_DATA_DIR"
 
