@@ -1,0 +1,64 @@
+"""Every number in the prose that is a result is printed by its chapter, or has an expression or a source."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import prose_numbers
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "book").glob("[0-9]*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_numbers_in_the_prose_have_a_source(path):
+    table = prose_numbers.load_table().get(path.stem, {})
+    assert prose_numbers.unaccounted(nbformat.read(path, as_version=4), table) == []
+
+
+def test_the_table_names_chapters_that_exist():
+    assert set(prose_numbers.load_table()) <= {path.stem for path in NOTEBOOKS}
+
+
+def chapter(text, printed="", code="x = 0.8"):
+    output = new_output("stream", name="stdout", text=printed)
+    return new_notebook(cells=[new_markdown_cell(text), new_code_cell(code, outputs=[output])])
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("The gap is 0.35 nats.", "gap 0.3541"),
+        ("A scale of 0.8.", ""),
+        ("It falls by 35 %.", "share 0.352"),
+        ("Of $-2.14$ nats", "left −2.1386"),
+        ("1,797 digits", "1797 images"),
+        ("section 2.4 of arXiv 1312.6114, eqs. 3.1 and 3.2", ""),
+        ("`0.37` and $$0.37$$ (eq-a)", ""),
+    ],
+)
+def test_numbers_that_are_accounted_for(text, printed):
+    assert prose_numbers.unaccounted(chapter(text, printed), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("The gap is 0.36 nats.", "gap 0.3541"),
+        ("It falls by 36 %.", "share 0.352"),
+        ("1,798 digits", "1797 images"),
+        ("Of $-2.15$ nats", "left −2.1386"),
+    ],
+)
+def test_numbers_that_are_not(text, printed):
+    assert len(prose_numbers.unaccounted(chapter(text, printed), {})) == 1
+
+
+def test_entries_of_the_table():
+    text = chapter("About 0.98 of it, and 86.8 nats.")
+    good = {"0.98": "math.exp(-0.02)", "86.8": {"source": "Burda et al. 2016, table 1"}}
+    assert prose_numbers.unaccounted(text, good) == []
+    assert len(prose_numbers.unaccounted(text, good | {"0.98": "math.exp(-0.1)"})) == 1
+    assert len(prose_numbers.unaccounted(text, good | {"86.8": {"source": " "}})) == 1
+    assert len(prose_numbers.unaccounted(text, good | {"1.5": "1.5"})) == 1

@@ -1,0 +1,96 @@
+"""How long a chapter takes to read: 200 words a minute, and half a minute for each cell of code that stands open.
+
+    python tools/reading_time.py                                           # a table of all chapters
+    python tools/reading_time.py book/02-variational-lower-bound.ipynb     # the same for these
+
+Both numbers are written where a page promises them: ``core N min, all N min`` in the box at the head of a chapter.
+The core leaves out the sections headed "Deeper" and the exercises; all of it leaves out nothing but folded code.
+"""
+
+import math
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+WORDS_A_MINUTE = 200
+MINUTES_A_CELL = 0.5
+FOLDED = {"hide-input", "hide-cell", "remove-cell", "remove-input"}
+PROMISE = re.compile(r"\bcore \d+ min, all \d+ min")
+
+
+class Minutes(NamedTuple):
+    """Minutes for the core of a chapter, and for all of it."""
+
+    core: int
+    all: int
+
+    def __str__(self) -> str:
+        return f"core {self.core} min, all {self.all} min"
+
+
+def words(markdown: str) -> int:
+    """How many words a text has; a formula in a line counts as one, a displayed one as one."""
+    text = re.sub(r"\$\$.*?\$\$(\s*\([\w:-]+\))?", " formula ", markdown, flags=re.S)
+    text = re.sub(r"\$[^$]+\$", "formula", text)
+    text = re.sub(r"<[^>]+>|\]\([^)]*\)|[|#*>`_-]", " ", text)
+    return len(re.findall(r"\w[\w'’.,/]*", text))
+
+
+def minutes(notebook: NotebookNode) -> Minutes:
+    """The time that a chapter takes, rounded up to whole minutes."""
+    core = whole = 0.0
+    deeper_level: int | None = None  # the level of the heading under which we skip
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            parts = re.split(r"^(?=#{1,6} )", cell.source, flags=re.M)
+            for part in parts:
+                if heading := re.match(r"(#{1,6}) (.*)", part):
+                    level = len(heading[1])
+                    if deeper_level is not None and level <= deeper_level:
+                        deeper_level = None
+                    if deeper_level is None and re.match(r"Deeper\b|Exercises\b", heading[2]):
+                        deeper_level = level
+                time = words(part) / WORDS_A_MINUTE
+                whole += time
+                core += time if deeper_level is None else 0
+        elif not FOLDED & set(cell.metadata.get("tags", [])) and cell.get("id") != "set-up":
+            whole += MINUTES_A_CELL
+            core += MINUTES_A_CELL if deeper_level is None else 0
+    return Minutes(math.ceil(core), math.ceil(whole))
+
+
+def chapters() -> list[Path]:
+    return sorted((ROOT / "book").glob("[0-9]*.ipynb"))
+
+
+def keep_promises(path: Path) -> Minutes:
+    """Measure a notebook, and write its minutes into the box at its head."""
+    old = path.read_text(encoding="utf-8")
+    notebook = nbformat.reads(old, as_version=4)
+    found = minutes(notebook)
+    for cell in notebook.cells[:8]:
+        if cell.cell_type == "markdown":
+            cell.source = PROMISE.sub(str(found), cell.source)
+    new = nbformat.writes(notebook).rstrip("\n") + "\n"
+    if new != old:
+        path.write_text(new, encoding="utf-8")
+    return found
+
+
+def main() -> int:
+    total = Minutes(0, 0)
+    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else chapters():
+        found = keep_promises(path)
+        total = Minutes(total.core + found.core, total.all + found.all)
+        print(f"{path.stem:38} {found}")
+    print(f"{'together':38} {total}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
