@@ -82,7 +82,12 @@ def verifications(notebook: NotebookNode) -> list[Found]:
 
 
 def parse(source: str) -> ast.Module:
-    return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M))
+    return ast.parse(without_magics(source))
+
+
+def without_magics(source: str) -> str:
+    """A cell's text as plain Python: a line for IPython or the shell becomes `pass`."""
+    return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)
 
 
 def headings(notebook: NotebookNode) -> list[tuple[int, int, str]]:

@@ -1,0 +1,139 @@
+"""Each check of the book is made to fail: tools/wrong_versions.py tries every wrong version of every equation."""
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+import wrong_versions as tool
+
+pytestmark = pytest.mark.book
+CHAPTERS = tool.chapters()
+
+
+def name(path):
+    return path.stem
+
+
+def test_every_file_belongs_to_a_chapter():
+    assert {path.stem for path in tool.WRONG.glob("*.toml")} <= set(map(name, CHAPTERS))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=name)
+def test_every_label_has_two_wrong_versions(chapter):
+    versions = tool.read_versions(tool.versions_file(chapter))
+    if not versions:
+        pytest.skip("no wrong versions are written yet")
+    assert tool.labels_with_fewer_than_two(nbformat.read(chapter, as_version=4), versions) == []
+
+
+@pytest.mark.parametrize(
+    "chapter", [chapter for chapter in CHAPTERS if tool.versions_file(chapter).exists()], ids=name
+)
+def test_every_wrong_version_is_rejected(chapter):
+    outcomes = tool.outcomes_of(chapter, tool.versions_file(chapter))
+    assert [outcome for outcome in outcomes if outcome.status != "rejected"] == []
+    assert len(outcomes) == sum(map(len, tool.read_versions(tool.versions_file(chapter)).values()))
+
+
+# The tool notices what it is there for
+
+CHAPTER = """
+from vaetut import verify
+import torch
+torch.manual_seed(0)
+a, seen = 2.0, []
+---
+# a plain one, which also changes what later cells see; a**2 twice
+seen.append(a)
+%matplotlib inline
+verify("eq-square", a * a, a**2)
+---
+draw = torch.randn(()).item()
+verify("eq-draw", draw, 1.5409960746765137, tolerance=1e-6)
+verify("eq-after", len(seen), 1)
+---
+display(a)
+print(verify("eq-unit", 1 * 1, 1))
+---
+raise RuntimeError("a cell after the last check of interest is not run")
+"""
+WRONG = r"""
+[eq-square]
+"twice" = ["a * a", "3 * a"]
+"the same at two" = ["a * a", "a + a"]
+"only a comment" = ["a plain one", "a simple one"]
+"nothing at all" = ["a * a", "a * a"]
+"not there" = ["a / a", "a"]
+"there twice" = ["a**2", "a**2"]
+"no name" = ["a * a", "b * a"]
+"no Python" = ["a * a", "a *"]
+"changes the state" = ["seen.append(a)", "seen.clear(); torch.randn(9); a = 5; seen += [1, 2, 3]"]
+"leaves at once" = ["seen.append(a)", "import os; os._exit(3)"]
+"never ends" = ["seen.append(a)", "while True: pass"]
+[eq-draw]
+"half" = ["draw = torch.randn(())", "draw = 0.5 * torch.randn(())"]
+[eq-after]
+"the other check in the cell" = ["draw = torch.randn(())", "draw = 0.5 * torch.randn(())"]
+"one too many" = ["len(seen)", "1 + len(seen)"]
+[eq-unit]
+"two" = ["1 * 1", "1 + 1"]
+[eq-nowhere]
+"x" = ["a", "b"]
+"""
+EXPECTED = {
+    "twice": "rejected",
+    "the same at two": "survived",
+    "only a comment": "changes nothing",
+    "nothing at all": "changes nothing",
+    "not there": "old text is not in the cell",
+    "there twice": "old text stands 2 times in the cell",
+    "no name": "raises something else",
+    "no Python": "not Python",
+    "changes the state": "survived",
+    "leaves at once": "no answer",
+    "never ends": "no answer",
+    "half": "rejected",
+    "the other check in the cell": "another label's check raised",
+    "one too many": "rejected",
+    "two": "rejected",
+    "x": "no cell verifies this label",
+}
+
+
+@pytest.fixture
+def sample(tmp_path):
+    cells = [new_code_cell(source.strip()) for source in CHAPTER.split("---")]
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# A title"), *cells]), tmp_path / "sample.ipynb")
+    (tmp_path / "sample.toml").write_text(WRONG)
+    return tmp_path / "sample.ipynb", tmp_path / "sample.toml"
+
+
+def test_what_came_of_each_version(sample, monkeypatch):
+    monkeypatch.setenv("VAETUT_VERSION_SECONDS", "2")
+    found = {outcome.name: outcome.status for outcome in tool.outcomes_of(*sample)}
+    assert found == EXPECTED
+
+
+def test_a_chapter_that_fails_as_it_stands_is_reported(sample):
+    chapter, versions = sample
+    chapter.write_text(chapter.read_text().replace("a**2", "a**3"))
+    with pytest.raises(RuntimeError, match="as it stands, raises VerificationError"):
+        tool.outcomes_of(chapter, versions)
+
+
+def test_labels_without_enough_versions(sample):
+    chapter, versions = sample
+    notebook = nbformat.read(chapter, as_version=4)
+    notebook.cells.append(
+        new_markdown_cell("$$\na\n$$ (eq-after)\n\n$$\nb\n$$ (eq-unit)\n\n$$\nc\n$$ (eq-new)")
+    )
+    assert tool.labels_with_fewer_than_two(notebook, tool.read_versions(versions)) == ["eq-unit", "eq-new"]
+
+
+@pytest.mark.parametrize(
+    "text", ['a = ["x", "y"]', '[eq-a]\nx = "y"', '[eq-a]\nx = ["y"]', '[eq-a]\nx = ["", "y"]']
+)
+def test_an_entry_of_another_form_is_refused(tmp_path, text):
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(ValueError, match="must be"):
+        tool.read_versions(tmp_path / "a.toml")
