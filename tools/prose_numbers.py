@@ -6,9 +6,9 @@ A number counts as a result if it has a decimal point, a percent sign or a thous
 
 - an output of the chapter's code that rounds to it (or its hundredth, for a percentage);
 - a literal in the chapter's code: a definition such as σ = 0.8;
-- an entry in tests/book/numbers.toml, in the table of the chapter: ``"0.98" = "math.exp(-0.02)"`` is an expression that is
-  evaluated (with math, torch and vaetut) and must round to the number; ``"86.8" = { source = "Burda et al. 2016, table 1" }``
-  names where it can be read.
+- an entry in tests/book/numbers.toml, in the table of the chapter: ``"0.98" = "math.exp(-0.02)"`` is an expression
+  that is evaluated (with math, torch and vaetut) and must round to the number, and
+  ``"86.8" = { source = "Burda et al. 2016, table 1" }`` names where it can be read.
 """
 
 import ast

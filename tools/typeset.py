@@ -1,7 +1,7 @@
 """Typeset the formulas of the built pages, so that a page arrives with them and no browser has to.
 
-MathJax runs once, in Node, over the formulas of all pages; both come from Python packages. Its fonts are cut down to the
-characters that the book uses. A formula that MathJax does not understand ends the build.
+MathJax runs once, in Node, over the formulas of all pages; both come from Python packages. Its fonts are cut down to
+the characters that the book uses. A formula that MathJax does not understand ends the build.
 """
 
 import html
@@ -16,7 +16,8 @@ from fontTools.ttLib import TTFont
 STYLE = Path("_static/formulas.css")
 FONTS = Path("_static/formulas")
 FORMULA = re.compile(
-    r'(?P<open><(?P<tag>span|div) class="(?:amsmath )?math notranslate nohighlight"[^>]*>)(?P<inside>.*?)(?P<close></(?P=tag)>)',
+    r'(?P<open><(?P<tag>span|div) class="(?:amsmath )?math notranslate nohighlight"[^>]*>)'
+    r"(?P<inside>.*?)(?P<close></(?P=tag)>)",
     re.S,
 )
 TEX = re.compile(r"(?P<before>.*?)\\(?P<kind>[(\[])(?P<tex>.*)\\[)\]](?P<after>.*)", re.S)

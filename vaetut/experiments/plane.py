@@ -9,6 +9,7 @@ each layer, which moves a pixel's probability by less than can be seen.
 import argparse
 import base64
 import importlib.resources
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def mnist_decoder() -> tuple[nn.Sequential, tuple[int, int]]:
 def network(widths: tuple[int, ...]) -> nn.Sequential:
     """Linear layers of these widths, with ReLU between them."""
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
