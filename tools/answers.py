@@ -47,9 +47,11 @@ def read(chapter: Path) -> dict[str, Any]:
 
 
 def checkers(chapter: Path) -> list[str]:
-    """The names of the functions ``check_...`` that a chapter defines."""
+    """The names of the functions ``check_...`` that a chapter defines among its exercises."""
     notebook = nbformat.read(chapter, as_version=4)
-    nodes = [node for _, cell in rules.cells(notebook, "code") for node in rules.parse(cell.source).body]
+    start = next((i for i, _, text in rules.headings(notebook) if text == "Exercises"), len(notebook.cells))
+    code = [cell for i, cell in rules.cells(notebook, "code") if i > start]
+    nodes = [node for cell in code for node in rules.parse(cell.source).body]
     return [
         node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
     ]
