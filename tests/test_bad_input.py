@@ -62,7 +62,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "minibatch of nothing": (lambda: vaetut.minibatch_bound(ZEROS(0), 60), ValueError, r"values must have shape \[\.\.\., M\]"),
     "minibatch of half a data set": (lambda: vaetut.minibatch_bound(ZEROS(5), 7.5), TypeError, "dataset_size must be an int.*7.5"),
     "dreg without rsample": (lambda: vaetut.doubly_reparameterized(mixture(), OneHotCategorical(logits=ZEROS(5, 2).requires_grad_()), X, 3), NotImplementedError, "OneHotCategorical has no rsample"),
-    "sticking the landing on a float": (lambda: vaetut.sticking_the_landing(gaussian(), Q, 1.0), TypeError, "x must be a torch.Tensor, got float"),
+    "sticking the landing on a float": (lambda: vaetut.sticking_the_landing(gaussian(), Q, 1.0, 1), TypeError, "x must be a torch.Tensor, got float"),
     "dreg with too few q": (lambda: vaetut.doubly_reparameterized(gaussian(), normal(4, 2), X, 3), ValueError, r"q must have one distribution per datapoint.*\(5,\), got \(4,\)"),
     # models, aevb
     "a hidden layer of nothing": (lambda: vaetut.VAE(3, 2, (7, 0)), ValueError, r"hidden_dim\[1\] must be at least 1, got 0"),

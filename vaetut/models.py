@@ -1,14 +1,49 @@
-"""The variational auto-encoder: an encoder, a prior and a decoder in one `torch.nn.Module`, chapter 11."""
+"""The variational auto-encoder: an encoder, a prior and a decoder in one `torch.nn.Module`, chapter 11.
 
+`AutoEncoder` says what a model of one's own needs to have; `VAE` is one.
+"""
+
+import numbers
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from vaetut._support.validate import one_of, positive_int
+from vaetut.exact import LatentVariableModel
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
+
+
+class AutoEncoder(LatentVariableModel, Protocol):
+    """What `vaetut.train` fits: a latent-variable model with an encoder. The bounds ask for no ``encode``.
+
+    To be trained it must be a `torch.nn.Module` as well.
+
+    Example:
+        The smallest one: a linear encoder and decoder.
+
+        >>> class Linear(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.encoder, self.decoder = nn.Linear(6, 2), nn.Linear(2, 6)
+        ...     @property  # not a method: it is used as model.prior
+        ...     def prior(self):
+        ...         return Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+        ...     def encode(self, x):
+        ...         return Independent(Normal(self.encoder(x), torch.ones(2)), 1)
+        ...     def likelihood(self, z):  # Independent makes one event of the 6 pixels
+        ...         return Independent(Bernoulli(logits=self.decoder(z)), 1)
+        >>> from vaetut import sgvb_b
+        >>> model, x = Linear(), torch.rand(5, 6)
+        >>> sgvb_b(model, model.encode(x), x).shape
+        torch.Size([5])
+    """
+
+    def encode(self, x: Tensor) -> Distribution:
+        """The approximate posterior q(z|x) for ``x [..., data]``: batch shape ``[...]``, event shape ``[latent]``."""
 
 
 class VAE(nn.Module):
@@ -153,17 +188,33 @@ class VAE(nn.Module):
         return value
 
 
+def is_bernoulli(likelihood: Distribution) -> bool:
+    """Whether ``likelihood`` is one of black and white pixels: ``Independent(Bernoulli(...), n)``.
+
+    Of such a likelihood the bounds demand data in [0, 1], and `vaetut.train` draws black and white pixels from grey.
+
+    Example:
+        >>> is_bernoulli(VAE(data_dim=4, latent_dim=2).likelihood(torch.zeros(2)))
+        True
+    """
+    base: Any = likelihood
+    while isinstance(base, Independent):
+        base = base.base_dist
+    return isinstance(base, Bernoulli) and base is not likelihood
+
+
 def _widths(hidden_dim: int | Sequence[int]) -> tuple[int | tuple[int, ...], tuple[int, ...]]:
     """``hidden_dim`` as it is kept, and the width of each hidden layer."""
     if isinstance(hidden_dim, tuple | list):
         widths = tuple(positive_int(width, f"hidden_dim[{i}]") for i, width in enumerate(hidden_dim))
         return widths, widths
-    if isinstance(hidden_dim, bool) or not isinstance(hidden_dim, int):
+    if isinstance(hidden_dim, bool) or not isinstance(hidden_dim, int | numbers.Integral):
         raise TypeError(
             f"hidden_dim must be an int or a tuple of ints, one for each hidden layer, got {hidden_dim!r} "
             f"of type {type(hidden_dim).__name__}"
         )
-    return hidden_dim, (positive_int(hidden_dim, "hidden_dim"),)
+    width = positive_int(hidden_dim, "hidden_dim")
+    return width, (width,)
 
 
 def _normal(output: Tensor) -> Distribution:

@@ -102,9 +102,13 @@ def real_number(value: Any, name: str, allowed: str = "a number") -> float:
 
 
 def float_tensor(value: Any, name: str) -> Tensor:
-    """Return ``value``, a tensor of dtype float32 or float64."""
+    """Return ``value``, a dense tensor of dtype float32 or float64."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(
+            f"{name} must be a dense tensor, got one of layout {value.layout}; {name}.to_dense() converts it"
+        )
     if value.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"{name} must have dtype torch.float32 or torch.float64, got {value.dtype}; {name}.float() converts it"
