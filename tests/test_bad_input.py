@@ -77,7 +77,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "pathwise through jumps": (lambda: vaetut.pathwise(lambda z: z, Bernoulli(logits=LEAF), 5), NotImplementedError, "discrete, as Bernoulli is.*score_function"),
     "pathwise in another family": (lambda: vaetut.pathwise(torch.square, MOVING, 5, via="composition"), NotImplementedError, "score_function needs no map"),
     "a baseline of nothing": (lambda: vaetut.score_function(torch.square, MOVING, 1, "mean"), ValueError, "at least 2 with baseline='mean'"),
-    "unknown baseline": (lambda: vaetut.score_function(torch.square, MOVING, 5, "loo"), ValueError, "baseline must be one of 'mean', 'leave_one_out', 'optimal'"),
+    "unknown baseline": (lambda: vaetut.score_function(torch.square, MOVING, 5, "loo"), ValueError, "baseline must be one of 'leave_one_out', 'optimal', 'mean', got 'loo'"),
     "nothing to differentiate": (lambda: vaetut.score_function(torch.square, Normal(0.0, 1.0), 5), ValueError, "requires_grad=True"),
     "score of a moving support": (lambda: vaetut.score_function(torch.square, Uniform(0.0, LEAF), 5), ValueError, "support that moves"),
     "measure-valued without a pair": (lambda: vaetut.measure_valued(torch.square, LogNormal(LEAF, 1.0), 5), NotImplementedError, "got LogNormal"),

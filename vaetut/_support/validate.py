@@ -67,12 +67,12 @@ def any_true(mask: Tensor) -> bool:
     try:
         return bool(mask.any())
     except RuntimeError as error:
-        if _is_without_values(error):
+        if has_no_values(error):
             return False
         raise
 
 
-def _is_without_values(error: RuntimeError) -> bool:
+def has_no_values(error: RuntimeError) -> bool:
     """Whether ``error`` is what torch raises when it is asked for the value of a tensor that stands for many, or none.
 
     Fake tensors have exceptions of their own; vmap and make_fx raise a bare RuntimeError, to be told by its text.
