@@ -20,7 +20,7 @@ import torch
 
 from vaetut import VAE, bounds, log_evidence, sgvb_a, sgvb_b
 from vaetut._support.validate import checks
-from vaetut.bounds.importance import doubly_reparameterized, sticking_the_landing
+from vaetut.bounds import doubly_reparameterized, sticking_the_landing
 
 BATCH = 100
 LIMIT = 4.2  # a step with ten draws, beside one with a single draw

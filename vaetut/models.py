@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.nn.functional import logsigmoid
 
 from vaetut._support.validate import one_of, positive_int
 from vaetut.exact import LatentVariableModel
@@ -44,6 +45,27 @@ class AutoEncoder(LatentVariableModel, Protocol):
 
     def encode(self, x: Tensor) -> Distribution:
         """The approximate posterior q(z|x) for ``x [..., data]``: batch shape ``[...]``, event shape ``[latent]``."""
+
+
+class GreyBernoulli(Bernoulli):
+    r"""A Bernoulli whose ``log_prob`` takes grey pixels: $x \log p + (1 - x) \log (1 - p)$ for x in [0, 1].
+
+    That is the expectation of the log-probability over black and white pixels that are drawn with the grey values as
+    their probabilities. At 0 and 1 it is torch's own, in fewer passes over memory. Each pixel's term is right to the
+    last digits, and so is a sum over decided pixels; at logits of 1e38 it is finite. Values outside of [0, 1] are
+    refused by the bounds, not here.
+
+    Example:
+        >>> GreyBernoulli(logits=torch.tensor([0.0, 100.0])).log_prob(torch.tensor([0.5, 0.0]))
+        tensor([  -0.6931, -100.0000])
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-probability in nats, in the shape that ``value`` and the parameters broadcast to."""
+        # x t - softplus(t) = log σ(t) + (x - 1) t. Summed over pixels first, the two terms would leave the rounding
+        # error of a large sum where the result is small; pixel by pixel they cancel to the last digit.
+        x = value if value.is_floating_point() else value.to(self.logits.dtype)
+        return torch.addcmul(logsigmoid(self.logits), self.logits, x - 1)
 
 
 class VAE(nn.Module):
@@ -149,9 +171,7 @@ class VAE(nn.Module):
 
         Any number of leading dimensions, such as ``[num_samples, batch]``, goes through the network at once.
 
-        The Bernoulli does not check the x that its ``log_prob`` is given, so that grey pixels are allowed:
-        $\log p(x|z)$ is then $x \log p + (1 - x) \log (1 - p)$, the expectation of the log-probability over
-        black and white pixels drawn with the grey values as their probabilities.
+        The Bernoulli is a `GreyBernoulli`, whose ``log_prob`` takes grey pixels, too.
 
         Raises:
             TypeError: if z is no tensor of the parameters' dtype.
@@ -163,8 +183,7 @@ class VAE(nn.Module):
             return _normal(output)
         if self.log_noise_scale is not None:
             return _gaussian(output, self.log_noise_scale.exp().expand_as(output))
-        pixels: Distribution = Bernoulli(logits=output, validate_args=False)
-        return Independent(pixels, 1, validate_args=False)
+        return Independent(GreyBernoulli(logits=output, validate_args=False), 1, validate_args=False)
 
     def extra_repr(self) -> str:
         """The constructor's arguments, for ``repr``."""

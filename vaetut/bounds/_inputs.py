@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent
 
 from vaetut._support.validate import any_true, finite, float_tensor, positive_int, values_are_checked
-from vaetut.models import is_bernoulli
+from vaetut.models import GreyBernoulli, is_bernoulli
 
 
 class Inputs(NamedTuple):
@@ -141,15 +141,13 @@ def log_likelihood(inputs: Inputs, z: Tensor) -> Tensor:
 
 
 def _of_grey_pixels(likelihood: Distribution) -> Distribution:
-    """The same Bernoulli, but taking values between 0 and 1, which one that checks its argument refuses."""
+    """The same, but taking values between 0 and 1, which torch's Bernoulli refuses if it checks its argument."""
     base: Any = likelihood
-    sizes = []
     while isinstance(base, Independent):
-        sizes.append(base.reinterpreted_batch_ndims)
         base = base.base_dist
-    if not base._validate_args or type(base).log_prob is not Bernoulli.log_prob:
+    if type(base).log_prob is not Bernoulli.log_prob:  # the package's, or one with a density of its own
         return likelihood
-    return Independent(Bernoulli(logits=base.logits, validate_args=False), sum(sizes), validate_args=False)
+    return Independent(GreyBernoulli(logits=base.logits, validate_args=False), 1, validate_args=False)
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:

@@ -75,8 +75,8 @@ def iwae_bound(model: LatentVariableModel, q: Distribution, x: Tensor, num_sampl
     $z_k \sim q$ (``eq-iw-bound``; Burda, Grosse and Salakhutdinov 2016).
 
     Its expectation is a lower bound on log p(x) that never falls when K grows and reaches log p(x) in the limit. With
-    one draw it is `sgvb_a`. The gradient is the pathwise one in all parameters; for a large K that in q drowns in its
-    own noise, and `vaetut.doubly_reparameterized` does better.
+    one draw it is `sgvb_a`. The gradient is the pathwise one in all parameters. In q's parameters its signal-to-noise
+    ratio vanishes as K grows, like $1 / \sqrt K$ (Rainforth et al. 2018); that of `doubly_reparameterized` does not.
 
     Args:
         model, q, x: as for `elbo_terms`.
@@ -239,8 +239,9 @@ def doubly_reparameterized(
     Tucker, Lawson, Gu and Maddison 2019).
 
     Reparameterizing the score a second time turns it into one more path, and the two add up to *squared* weights.
-    Unbiased for every K; its signal-to-noise ratio grows with K where that of the plain gradient falls. For K = 1 it is
-    `sticking_the_landing`.
+    Unbiased for every K. For K = 1 it is `sticking_the_landing`. For large K its signal-to-noise ratio grows like
+    $\sqrt K$, where that of the plain gradient falls; for the first few it may dip below that of K = 1, as it does in
+    the example of chapter 13.
 
     The squares are for the path only. The gradient in $\theta$ has the plain weights $\bar w_k$: squared ones would be
     biased there.
