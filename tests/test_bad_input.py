@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Independent, LogNormal, Normal, OneHotCategorical, Uniform
+from torch.distributions import (
+    AffineTransform,
+    Bernoulli,
+    Independent,
+    LogNormal,
+    Normal,
+    OneHotCategorical,
+    TransformedDistribution,
+    Uniform,
+)
 
 import vaetut
 from vaetut import DiscreteMixture, LinearGaussian, explore, plots, verify
@@ -62,7 +71,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "minibatch of nothing": (lambda: vaetut.minibatch_bound(ZEROS(0), 60), ValueError, r"values must have shape \[\.\.\., M\]"),
     "minibatch of half a data set": (lambda: vaetut.minibatch_bound(ZEROS(5), 7.5), TypeError, "dataset_size must be an int.*7.5"),
     "dreg without rsample": (lambda: vaetut.doubly_reparameterized(mixture(), OneHotCategorical(logits=ZEROS(5, 2).requires_grad_()), X, 3), NotImplementedError, "OneHotCategorical has no rsample"),
-    "sticking the landing on a float": (lambda: vaetut.sticking_the_landing(gaussian(), Q, 1.0), TypeError, "x must be a torch.Tensor, got float"),
+    "sticking the landing on a float": (lambda: vaetut.sticking_the_landing(gaussian(), Q, 1.0, 1), TypeError, "x must be a torch.Tensor, got float"),
     "dreg with too few q": (lambda: vaetut.doubly_reparameterized(gaussian(), normal(4, 2), X, 3), ValueError, r"q must have one distribution per datapoint.*\(5,\), got \(4,\)"),
     # models, aevb
     "a hidden layer of nothing": (lambda: vaetut.VAE(3, 2, (7, 0)), ValueError, r"hidden_dim\[1\] must be at least 1, got 0"),
@@ -77,9 +86,11 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "pathwise through jumps": (lambda: vaetut.pathwise(lambda z: z, Bernoulli(logits=LEAF), 5), NotImplementedError, "discrete, as Bernoulli is.*score_function"),
     "pathwise in another family": (lambda: vaetut.pathwise(torch.square, MOVING, 5, via="composition"), NotImplementedError, "score_function needs no map"),
     "a baseline of nothing": (lambda: vaetut.score_function(torch.square, MOVING, 1, "mean"), ValueError, "at least 2 with baseline='mean'"),
-    "unknown baseline": (lambda: vaetut.score_function(torch.square, MOVING, 5, "loo"), ValueError, "baseline must be one of 'mean', 'leave_one_out', 'optimal'"),
+    "unknown baseline": (lambda: vaetut.score_function(torch.square, MOVING, 5, "loo"), ValueError, "baseline must be one of 'leave_one_out', 'optimal', 'mean', got 'loo'"),
     "nothing to differentiate": (lambda: vaetut.score_function(torch.square, Normal(0.0, 1.0), 5), ValueError, "requires_grad=True"),
     "score of a moving support": (lambda: vaetut.score_function(torch.square, Uniform(0.0, LEAF), 5), ValueError, "support that moves"),
+    "score of a support that moves through a transform": (lambda: vaetut.score_function(torch.square, TransformedDistribution(Uniform(0.0, 1.0), [AffineTransform(0.0, LEAF)]), 5), ValueError, "support that moves"),
+    "measure-valued of a subclass": (lambda: vaetut.measure_valued(torch.square, type("Own", (Normal,), {"log_prob": lambda self, z: z})(LEAF, 1.0), 5), NotImplementedError, "got Own, which has a density of its own"),
     "measure-valued without a pair": (lambda: vaetut.measure_valued(torch.square, LogNormal(LEAF, 1.0), 5), NotImplementedError, "got LogNormal"),
     "draws that do not divide": (lambda: vaetut.gradient_statistics(vaetut.pathwise, torch.square, Normal, {"loc": LEAF, "scale": 1.0}, 15, samples_per_estimate=2), ValueError, "multiple of samples_per_estimate"),
     # information
@@ -136,6 +147,11 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a model without a prior": (lambda: vaetut.sgvb_b(object(), Q, X), TypeError, r"object has no \.prior"),
     "8-bit pixels": (lambda: vaetut.sgvb_b(Pixels(), Q, torch.full((5, 4), 255.0)), ValueError, r"x must lie in \[0, 1\].*divide"),
     "negative pixels": (lambda: vaetut.log_evidence(Pixels(), Q, torch.full((5, 4), -0.1), 3), ValueError, r"x must lie in \[0, 1\]"),
+    "a prior as a method": (lambda: vaetut.sgvb_b(type("M", (Pixels,), {"prior": lambda self: Q})(), Q, X), TypeError, "model.prior must be .*of type method; write @property"),
+    "a likelihood without Independent": (lambda: vaetut.sgvb_b(type("M", (Pixels,), {"likelihood": lambda self, z: Bernoulli(logits=z)})(), Q, ZEROS(5, 2)), ValueError, r"model.likelihood\(z\) must have an event_shape \(2,\).*wrap it as Independent"),
+    "a likelihood of logits": (lambda: vaetut.sgvb_b(type("M", (Pixels,), {"likelihood": lambda self, z: z})(), Q, X), TypeError, r"model.likelihood\(z\) must return the distribution.*got Tensor"),
+    "bound of half precision": (lambda: vaetut.sgvb_b(gaussian(), Q, X.bfloat16()), TypeError, r"x must have dtype .*bfloat16; x.float\(\) converts it"),
+    "bound of sparse data": (lambda: vaetut.sgvb_b(gaussian(), Q, X.to_sparse()), TypeError, r"x must be a dense tensor.*x.to_dense\(\)"),
     "no chunks": (lambda: vaetut.log_evidence(gaussian(), Q, X, 10, chunk_size=0), ValueError, "chunk_size must be at least 1"),
     # data
     "unknown data": (lambda: vaetut.load("mnits"), ValueError, "'digits', 'mnist', 'fashion-mnist', got 'mnits'; did you mean 'mnist'"),

@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from vaetut.bounds import elbo_terms, log_evidence, sgvb_a, sgvb_b
 from vaetut.information import kl_divergence
-from vaetut.models import VAE
+from vaetut.models import VAE, GreyBernoulli
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "softplus": torch.nn.functional.softplus}
 
@@ -126,6 +126,25 @@ def test_autocast_keeps_the_densities():
     assert q.mean.dtype == value.dtype == torch.float32
     assert not torch.equal(q.mean, model.encode(x).mean)
     assert torch.allclose(q.mean, model.encode(x).mean, atol=0.02)
+
+
+def test_grey_bernoulli_is_torchs_where_torch_takes_the_value():
+    """At 0 and 1 of any type, with logits or probs, in value and in both derivatives; it expands as its base does."""
+    logits = (3 * torch.randn(4, 3, dtype=torch.float64)).requires_grad_()
+    x = torch.rand(3) < 0.5
+    for value in (x, x.long(), x.double()):
+        for parameters in ({"logits": logits}, {"probs": logits.sigmoid()}):
+            found = GreyBernoulli(**parameters).log_prob(value)
+            torch.testing.assert_close(found, Bernoulli(**parameters).log_prob(value.double()))
+    torch.testing.assert_close(
+        GreyBernoulli(logits=logits).expand((2, 4, 3)).log_prob(x.double()),
+        Bernoulli(logits=logits).log_prob(x.double()).expand(2, 4, 3),
+    )
+    grey = torch.rand(3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda t: GreyBernoulli(logits=t).log_prob(grey), logits, check_forward_ad=True
+    )
+    assert torch.autograd.gradgradcheck(lambda t: GreyBernoulli(logits=t).log_prob(grey), logits)
 
 
 def test_grey_pixels_are_the_mean_over_binarizations():

@@ -1,14 +1,71 @@
-"""The variational auto-encoder: an encoder, a prior and a decoder in one `torch.nn.Module`, chapter 11."""
+"""The variational auto-encoder: an encoder, a prior and a decoder in one `torch.nn.Module`, chapter 11.
 
+`AutoEncoder` says what a model of one's own needs to have; `VAE` is one.
+"""
+
+import numbers
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.nn.functional import logsigmoid
 
 from vaetut._support.validate import one_of, positive_int
+from vaetut.exact import LatentVariableModel
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
+
+
+class AutoEncoder(LatentVariableModel, Protocol):
+    """What `vaetut.train` fits: a latent-variable model with an encoder. The bounds ask for no ``encode``.
+
+    To be trained it must be a `torch.nn.Module` as well.
+
+    Example:
+        The smallest one: a linear encoder and decoder.
+
+        >>> class Linear(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.encoder, self.decoder = nn.Linear(6, 2), nn.Linear(2, 6)
+        ...     @property  # not a method: it is used as model.prior
+        ...     def prior(self):
+        ...         return Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+        ...     def encode(self, x):
+        ...         return Independent(Normal(self.encoder(x), torch.ones(2)), 1)
+        ...     def likelihood(self, z):  # Independent makes one event of the 6 pixels
+        ...         return Independent(Bernoulli(logits=self.decoder(z)), 1)
+        >>> from vaetut import sgvb_b
+        >>> model, x = Linear(), torch.rand(5, 6)
+        >>> sgvb_b(model, model.encode(x), x).shape
+        torch.Size([5])
+    """
+
+    def encode(self, x: Tensor) -> Distribution:
+        """The approximate posterior q(z|x) for ``x [..., data]``: batch shape ``[...]``, event shape ``[latent]``."""
+
+
+class GreyBernoulli(Bernoulli):
+    r"""A Bernoulli whose ``log_prob`` takes grey pixels: $x \log p + (1 - x) \log (1 - p)$ for x in [0, 1].
+
+    That is the expectation of the log-probability over black and white pixels that are drawn with the grey values as
+    their probabilities. At 0 and 1 it is torch's own, in fewer passes over memory. Each pixel's term is right to the
+    last digits, and so is a sum over decided pixels; at logits of 1e38 it is finite. Values outside of [0, 1] are
+    refused by the bounds, not here.
+
+    Example:
+        >>> GreyBernoulli(logits=torch.tensor([0.0, 100.0])).log_prob(torch.tensor([0.5, 0.0]))
+        tensor([  -0.6931, -100.0000])
+    """
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-probability in nats, in the shape that ``value`` and the parameters broadcast to."""
+        # x t - softplus(t) = log σ(t) + (x - 1) t. Summed over pixels first, the two terms would leave the rounding
+        # error of a large sum where the result is small; pixel by pixel they cancel to the last digit.
+        x = value if value.is_floating_point() else value.to(self.logits.dtype)
+        return torch.addcmul(logsigmoid(self.logits), self.logits, x - 1)
 
 
 class VAE(nn.Module):
@@ -114,9 +171,7 @@ class VAE(nn.Module):
 
         Any number of leading dimensions, such as ``[num_samples, batch]``, goes through the network at once.
 
-        The Bernoulli does not check the x that its ``log_prob`` is given, so that grey pixels are allowed:
-        $\log p(x|z)$ is then $x \log p + (1 - x) \log (1 - p)$, the expectation of the log-probability over
-        black and white pixels drawn with the grey values as their probabilities.
+        The Bernoulli is a `GreyBernoulli`, whose ``log_prob`` takes grey pixels, too.
 
         Raises:
             TypeError: if z is no tensor of the parameters' dtype.
@@ -128,8 +183,7 @@ class VAE(nn.Module):
             return _normal(output)
         if self.log_noise_scale is not None:
             return _gaussian(output, self.log_noise_scale.exp().expand_as(output))
-        pixels: Distribution = Bernoulli(logits=output, validate_args=False)
-        return Independent(pixels, 1, validate_args=False)
+        return Independent(GreyBernoulli(logits=output, validate_args=False), 1, validate_args=False)
 
     def extra_repr(self) -> str:
         """The constructor's arguments, for ``repr``."""
@@ -153,17 +207,33 @@ class VAE(nn.Module):
         return value
 
 
+def is_bernoulli(likelihood: Distribution) -> bool:
+    """Whether ``likelihood`` is one of black and white pixels: ``Independent(Bernoulli(...), n)``.
+
+    Of such a likelihood the bounds demand data in [0, 1], and `vaetut.train` draws black and white pixels from grey.
+
+    Example:
+        >>> is_bernoulli(VAE(data_dim=4, latent_dim=2).likelihood(torch.zeros(2)))
+        True
+    """
+    base: Any = likelihood
+    while isinstance(base, Independent):
+        base = base.base_dist
+    return isinstance(base, Bernoulli) and base is not likelihood
+
+
 def _widths(hidden_dim: int | Sequence[int]) -> tuple[int | tuple[int, ...], tuple[int, ...]]:
     """``hidden_dim`` as it is kept, and the width of each hidden layer."""
     if isinstance(hidden_dim, tuple | list):
         widths = tuple(positive_int(width, f"hidden_dim[{i}]") for i, width in enumerate(hidden_dim))
         return widths, widths
-    if isinstance(hidden_dim, bool) or not isinstance(hidden_dim, int):
+    if isinstance(hidden_dim, bool) or not isinstance(hidden_dim, int | numbers.Integral):
         raise TypeError(
             f"hidden_dim must be an int or a tuple of ints, one for each hidden layer, got {hidden_dim!r} "
             f"of type {type(hidden_dim).__name__}"
         )
-    return hidden_dim, (positive_int(hidden_dim, "hidden_dim"),)
+    width = positive_int(hidden_dim, "hidden_dim")
+    return width, (width,)
 
 
 def _normal(output: Tensor) -> Distribution:

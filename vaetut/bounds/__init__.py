@@ -1,16 +1,14 @@
 """Bounds on the evidence, and the evidence itself by importance sampling (chapters 2, 5 and 13)."""
 
-from vaetut.bounds.elbo import (
-    ElboTerms,
+from vaetut.bounds.elbo import ElboTerms, elbo_terms, minibatch_bound, sgvb_a, sgvb_b
+from vaetut.bounds.importance import (
     cubo_bound,
-    elbo_terms,
+    doubly_reparameterized,
     iwae_bound,
     log_evidence,
-    minibatch_bound,
-    sgvb_a,
-    sgvb_b,
+    log_weights,
+    sticking_the_landing,
 )
-from vaetut.bounds.importance import doubly_reparameterized, sticking_the_landing
 
 __all__ = [
     "ElboTerms",
@@ -19,6 +17,7 @@ __all__ = [
     "elbo_terms",
     "iwae_bound",
     "log_evidence",
+    "log_weights",
     "minibatch_bound",
     "sgvb_a",
     "sgvb_b",

@@ -1,27 +1,198 @@
-r"""Quieter gradients of the importance-weighted bound (chapter 13, *Tighter bounds*).
+r"""Importance weights, and all that is made of them: tighter bounds, quieter gradients, the evidence itself.
 
-The bound is $\log \frac1K \sum_k w_k$ with $w_k = p_\theta(x, z_k) / q_\phi(z_k|x)$ and $z_k = g_\phi(\epsilon_k, x)$.
-Its gradient is $\sum_k \bar w_k \nabla \log w_k$ with the normalised weights $\bar w_k = w_k / \sum_j w_j$, and in
-$\phi$ a log-weight has two parts: through z, the *path*,
+Chapter 13, *Tighter bounds*. With $w_k = p_\theta(x, z_k) / q_\phi(z_k|x)$ and $z_k = g_\phi(\epsilon_k, x) \sim q$ the
+importance-weighted bound is $\log \frac1K \sum_k w_k$, and each function here is a few lines over `log_weights`.
+
+The bound's gradient is $\sum_k \bar w_k \nabla \log w_k$ with the normalized weights
+$\bar w_k = w_k / \sum_j w_j$, and in $\phi$ a log-weight has two parts: through z, the *path*,
 $\frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi}$, and through the parameters of q's
-density, the *score*, $-\frac{\partial}{\partial \phi} \log q_\phi(z_k|x)$ at a fixed $z_k$.
+density, the *score*, $-\frac{\partial}{\partial \phi} \log q_\phi(z_k|x)$ at a fixed $z_k$. `sticking_the_landing` and
+`doubly_reparameterized` drop the score. Their value is that of `iwae_bound`, and so is their gradient in $\theta$; in
+$\phi$ they differ.
 
-Both estimators drop the score. What they return is, in value, `vaetut.iwae_bound`; they differ in what autograd makes
-of it. The gradient in $\theta$ is that of `vaetut.iwae_bound` in both.
+Shapes are those of `vaetut.bounds.elbo`: ``x`` is ``[batch, data]``, and a bound ``[batch]``, in nats.
 """
 
 import math
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaetut.bounds.elbo import _check, _draw, _log_likelihood
+from vaetut._support.validate import positive_int, real_number
+from vaetut.bounds._inputs import Inputs, check, draw, log_likelihood
 from vaetut.exact import LatentVariableModel
+from vaetut.information import Estimate
+
+# How many numbers one chunk of log_evidence may hold at once, 32 MB in float64; a draw counts as many as x has
+# dimensions, or as a hidden layer of this width, whichever is more.
+_CHUNK_ELEMENTS = 2**22
+_CHUNK_WIDTH = 512
 
 
-def sticking_the_landing(
-    model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int = 1
+def log_weights(
+    model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int, stop_q: bool = False
 ) -> Tensor:
+    r"""The logarithms of the importance weights, $\log w_k = \log p(x, z_k) - \log q(z_k|x)$ with $z_k \sim q$.
+
+    Every importance-weighted bound is a function of them: `iwae_bound` is ``logsumexp(0) - log(K)`` (``eq-iw-bound``),
+    `vaetut.sgvb_a` is ``mean(0)`` (``eq-sgvb-a``), `cubo_bound` and `log_evidence` use their powers. Their spread
+    tells how far q is from the posterior: where q is the posterior, every one of them is log p(x).
+
+    Args:
+        model: the latent-variable model, anything with ``prior`` and ``likelihood(z)``.
+        q: q(z|x), batch shape ``[batch]``, event shape ``[latent]``. For gradients in its parameters it must have
+            ``rsample``.
+        x: ``[batch, data]``, finite; in [0, 1] for a Bernoulli likelihood.
+        num_samples: K, at least 1.
+        stop_q: True to leave the score out of the gradient in q's parameters, so that only the path through z is
+            left (``eq-iw-stl``). The values are the same.
+
+    Returns:
+        ``[num_samples, batch]``, in nats.
+
+    Raises:
+        ValueError, TypeError, NotImplementedError: as `vaetut.elbo_terms`.
+
+    Source:
+        Burda, Grosse and Salakhutdinov (2016), eq. 8; chapter 13.
+
+    Example:
+        >>> from vaetut import LinearGaussian
+        >>> model = LinearGaussian(torch.tensor([[1.0], [2.0]]), torch.zeros(2), 0.5)
+        >>> x = torch.tensor([[0.3, 1.0]])
+        >>> log_weights(model, model.posterior(x), x, num_samples=3), model.log_evidence(x)
+        (tensor([[-2.1386],
+                [-2.1386],
+                [-2.1386]]), tensor([-2.1386]))
+    """
+    inputs = check(model, q, x, num_samples)
+    return _weigh(inputs, draw(inputs), stop_q)
+
+
+def iwae_bound(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int) -> Tensor:
+    r"""The importance-weighted bound $\log \frac1K \sum_{k=1}^K w_k$ with $w_k = p(x, z_k) / q(z_k|x)$ and
+    $z_k \sim q$ (``eq-iw-bound``; Burda, Grosse and Salakhutdinov 2016).
+
+    Its expectation is a lower bound on log p(x) that never falls when K grows and reaches log p(x) in the limit. With
+    one draw it is `sgvb_a`. The gradient is the pathwise one in all parameters. In q's parameters its signal-to-noise
+    ratio vanishes as K grows, like $1 / \sqrt K$ (Rainforth et al. 2018); that of `doubly_reparameterized` does not.
+
+    Args:
+        model, q, x: as for `elbo_terms`.
+        num_samples: K, at least 1. The bound itself depends on it, not only the noise.
+
+    Raises:
+        ValueError, TypeError, NotImplementedError: as `elbo_terms`.
+
+    Example:
+        >>> from vaetut import LinearGaussian
+        >>> model = LinearGaussian(torch.tensor([[1.0], [2.0]]), torch.zeros(2), 0.5)
+        >>> x = torch.tensor([[0.3, 1.0]])
+        >>> iwae_bound(model, model.posterior(x), x, num_samples=5), model.log_evidence(x)
+        (tensor([-2.1386]), tensor([-2.1386]))
+    """
+    return _log_mean(log_weights(model, q, x, num_samples))
+
+
+def cubo_bound(
+    model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int, order: float = 2.0
+) -> Tensor:
+    r"""The estimate $\frac1n \log \frac1K \sum_{k=1}^K w_k^n$ of the $\chi$ upper bound
+    $\frac1n \log \mathbb E_q\big[w^n\big] \ge \log p(x)$, with $w = p(x, z) / q(z|x)$ (``eq-iw-cubo``; Dieng, Tran,
+    Ranganath, Paisley and Blei 2017).
+
+    Smaller is better. The *bound* lies above log p(x); the *estimate* lies below that bound on average, by Jensen's
+    inequality, so that with few draws it may lie below log p(x) too: with one it is `sgvb_a`, a lower bound. From the
+    same draws it is never below `iwae_bound`. The bound is infinite where q is too narrow, and no estimate shows it:
+    for a Gaussian q, a posterior of the same form and n = 2 that is from a variance of half the posterior's downwards.
+
+    Args:
+        model, q, x: as for `elbo_terms`.
+        num_samples: K, at least 1, better thousands. All draws are held in memory.
+        order: n, at least 1; with 1 the bound is log p(x) itself.
+
+    Returns:
+        ``[batch]``, in nats.
+
+    Raises:
+        ValueError, TypeError, NotImplementedError: as `elbo_terms`; and if ``order`` is no number of at least 1.
+
+    Example:
+        >>> from vaetut import LinearGaussian
+        >>> model = LinearGaussian(torch.tensor([[1.0], [2.0]]), torch.zeros(2), 0.5)
+        >>> x = torch.tensor([[0.3, 1.0]])
+        >>> _ = torch.manual_seed(0)
+        >>> bool(cubo_bound(model, model.prior.expand([1]), x, 1000) > model.log_evidence(x))
+        True
+    """
+    order = real_number(order, "order", "a number of at least 1")
+    if not 1 <= order < math.inf:
+        raise ValueError(f"order must be finite and at least 1, got {order:g}")
+    return _log_mean(order * log_weights(model, q, x, num_samples)) / order
+
+
+@torch.no_grad()
+def log_evidence(
+    model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int, chunk_size: int | None = None
+) -> Estimate:
+    r"""Importance-sampling estimate of the evidence,
+    $\log p(x) \approx \log \frac1L \sum_l p(x, z^{(l)}) / q(z^{(l)}|x)$ with $z^{(l)} \sim q$
+    (``eq-importance-sampling``).
+
+    The mean of the weights is unbiased for p(x); by Jensen's inequality its logarithm is too low on average, by about
+    half the squared standard error. The standard error is that of the logarithm, by the delta method; it can be
+    trusted only while it is small, for a poor q misses the weights that matter and does not know it.
+
+    No gradient is kept, and memory is bounded: the draws are made and summed ``chunk_size`` at a time.
+
+    Args:
+        model: the latent-variable model.
+        q: the proposal q(z|x), batch shape ``[batch]``, event shape ``[latent]``; the prior works too, badly.
+        x: ``[batch, data]``, finite; in [0, 1] for a Bernoulli likelihood.
+        num_samples: L, at least 1; with 1 the standard error is NaN.
+        chunk_size: how many draws are held at once; by default as many as fit in some 4 million numbers, whatever
+            ``num_samples`` is.
+
+    Returns:
+        `Estimate` with shape ``[batch]``, in nats.
+
+    Raises:
+        ValueError, TypeError: as `elbo_terms`.
+
+    Example:
+        >>> from vaetut import LinearGaussian
+        >>> model = LinearGaussian(torch.tensor([[1.0], [2.0]]), torch.zeros(2), 0.5)
+        >>> x = torch.tensor([[0.3, 1.0]])
+        >>> log_evidence(model, model.posterior(x), x, num_samples=10).value, model.log_evidence(x)
+        (tensor([-2.1386]), tensor([-2.1386]))
+    """
+    inputs = check(model, q, x, num_samples)
+    if chunk_size is None:
+        width = max(x.shape[-1], _CHUNK_WIDTH)
+        chunk_size = max(1, _CHUNK_ELEMENTS // max(q.batch_shape.numel() * width, 1))
+    chunk_size, num_samples = positive_int(chunk_size, "chunk_size"), inputs.num_samples
+
+    log_sum: Tensor | None = None  # log of the sum of the weights, and of their squares
+    log_sum_squares: Tensor | None = None
+    for start in range(0, num_samples, chunk_size):
+        log_w = _weigh(inputs, draw(inputs, min(chunk_size, num_samples - start)))
+        first, second = log_w.logsumexp(0), (2 * log_w).logsumexp(0)
+        log_sum = first if log_sum is None else torch.logaddexp(log_sum, first)
+        log_sum_squares = second if log_sum_squares is None else torch.logaddexp(log_sum_squares, second)
+    assert log_sum is not None and log_sum_squares is not None
+
+    value = log_sum - torch.log(torch.full_like(log_sum, num_samples))
+    if num_samples == 1:
+        return Estimate(value, torch.full_like(value, float("nan")))
+    # Var(w) / (L mean(w)^2), with the L - 1 of an unbiased variance
+    relative_variance = (num_samples * (log_sum_squares - 2 * log_sum).exp() - 1).clamp_min(0) / (
+        num_samples - 1
+    )
+    return Estimate(value, relative_variance.sqrt())
+
+
+def sticking_the_landing(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int) -> Tensor:
     r"""The bound `vaetut.iwae_bound`, whose gradient in $\phi$ takes the path alone,
     $\sum_k \bar w_k \, \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi}$ (``eq-iw-stl``;
     Roeder, Wu and Duvenaud 2017).
@@ -53,13 +224,11 @@ def sticking_the_landing(
         >>> posterior = model.posterior(x)
         >>> loc = posterior.mean.clone().requires_grad_()
         >>> q = Independent(Normal(loc, posterior.stddev), 1)
-        >>> sticking_the_landing(model, q, x).sum().backward()
+        >>> sticking_the_landing(model, q, x, num_samples=1).sum().backward()
         >>> bool(loc.grad.abs() < 1e-5)  # q is the posterior, and every single draw knows it
         True
     """
-    _check(model, q, x, num_samples)
-    z = _draw(q, num_samples)
-    return _log_weights(model, q, x, z).logsumexp(0) - math.log(num_samples)
+    return _log_mean(log_weights(model, q, x, num_samples, stop_q=True))
 
 
 def doubly_reparameterized(
@@ -70,8 +239,9 @@ def doubly_reparameterized(
     Tucker, Lawson, Gu and Maddison 2019).
 
     Reparameterizing the score a second time turns it into one more path, and the two add up to *squared* weights.
-    Unbiased for every K; its signal-to-noise ratio grows with K where that of the plain gradient falls. For K = 1 it is
-    `sticking_the_landing`.
+    Unbiased for every K. For K = 1 it is `sticking_the_landing`. For large K its signal-to-noise ratio grows like
+    $\sqrt K$, where that of the plain gradient falls; for the first few it may dip below that of K = 1, as it does in
+    the example of chapter 13.
 
     The squares are for the path only. The gradient in $\theta$ has the plain weights $\bar w_k$: squared ones would be
     biased there.
@@ -89,24 +259,28 @@ def doubly_reparameterized(
         >>> bound.shape
         torch.Size([1])
     """
-    _check(model, q, x, num_samples)
-    z = _draw(q, num_samples)
-    # A tensor of its own: q may recognise the very tensor that it drew, and go back to the noise around the hook.
-    z = z.view_as(z)
-    log_w = _log_weights(model, q, x, z)
+    inputs = check(model, q, x, num_samples)
+    z = draw(inputs)
+    z = z.view_as(z)  # a tensor of its own: q may recognize the one that it drew, and go around the hook
+    log_w = _weigh(inputs, z, stop_q=True)
     if z.requires_grad:
         # What arrives at z carries one factor of the weight, from the logarithm of the mean; here is the other.
         # The gradient in the model's parameters does not pass here.
         weight = log_w.detach().softmax(0).reshape(*log_w.shape, *[1] * len(q.event_shape))
         z.register_hook(lambda gradient: weight * gradient)
-    return log_w.logsumexp(0) - math.log(num_samples)
+    return _log_mean(log_w)
 
 
-def _log_weights(model: LatentVariableModel, q: Distribution, x: Tensor, z: Tensor) -> Tensor:
-    """log p(x, z) - log q(z|x), [num_samples, batch], with a gradient in z and in the model, none in q's parameters."""
-    log_q = q.log_prob(z)
-    if log_q.requires_grad:
+def _weigh(inputs: Inputs, z: Tensor, stop_q: bool = False) -> Tensor:
+    """log p(x, z) - log q(z|x) of given draws, ``[num_samples, batch]``."""
+    log_q = inputs.q.log_prob(z)
+    if stop_q and log_q.requires_grad:
         # Less the gradient at a z that does not move: what the parameters of q contribute, however q holds them.
-        score = q.log_prob(z.detach())
+        score = inputs.q.log_prob(z.detach())
         log_q = log_q - (score - score.detach())
-    return _log_likelihood(model, z, x) + model.prior.log_prob(z) - log_q
+    return log_likelihood(inputs, z) + inputs.prior.log_prob(z) - log_q
+
+
+def _log_mean(log_w: Tensor) -> Tensor:
+    """The logarithm of the mean of exp(log_w) over the draws."""
+    return log_w.logsumexp(0) - math.log(len(log_w))

@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 from torch.distributions.utils import _sum_rightmost as sum_rightmost
 
+from vaetut.gradients._inputs import is_differentiated, name_of
+
 
 def optimal_control(values: Tensor, q: Distribution, z: Tensor) -> Tensor:
     """The control variate b·score of each parameter, of value zero; b is the optimal constant of the other draws."""
     parameters, make = _free_parameters(q)
-    parameters = {name: p for name, p in parameters.items() if p.requires_grad}
+    parameters = {name: p for name, p in parameters.items() if is_differentiated(p)}
     copies = {name: p.detach().expand(len(z), *p.shape) for name, p in parameters.items()}
     scores = torch.func.grad(lambda new: make(new).log_prob(z).sum())(copies)  # of every draw by itself
     control = torch.zeros_like(values)
@@ -68,8 +70,3 @@ def _sum_of_others(x: Tensor) -> Tensor:
     before = torch.cat([zero, x[:-1].cumsum(0)])
     after = torch.cat([x[1:].flip(0).cumsum(0).flip(0), zero])
     return before + after
-
-
-def name_of(q: Distribution) -> str:
-    """The class of q, for messages."""
-    return f"Independent({name_of(q.base_dist)})" if isinstance(q, Independent) else type(q).__name__

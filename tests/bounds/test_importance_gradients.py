@@ -23,8 +23,7 @@ from torch.distributions import (
 )
 
 from vaetut import VAE, DiscreteMixture, LinearGaussian, sgvb_a, train
-from vaetut.bounds import iwae_bound
-from vaetut.bounds.importance import doubly_reparameterized, sticking_the_landing
+from vaetut.bounds import doubly_reparameterized, iwae_bound, sticking_the_landing
 from vaetut.distributions import Logistic, MultivariateStudentT
 
 D = torch.float64

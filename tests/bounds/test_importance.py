@@ -1,4 +1,4 @@
-"""Bounds against the exact ELBO and the exact evidence, with enough samples to reject near misses."""
+"""Importance weights, the bounds made of them and the evidence, against exact values."""
 
 import itertools
 import math
@@ -6,20 +6,17 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Independent, Normal, OneHotCategorical
+from torch.distributions import Independent, Normal, OneHotCategorical
 
-from vaetut import (
-    DiscreteMixture,
-    LinearGaussian,
-    elbo_terms,
-    expectation,
-    kl_divergence,
+from vaetut import DiscreteMixture, LinearGaussian, expectation, sgvb_a
+from vaetut.bounds import (
+    cubo_bound,
+    doubly_reparameterized,
+    iwae_bound,
     log_evidence,
-    sgvb_a,
-    sgvb_b,
+    log_weights,
+    sticking_the_landing,
 )
-from vaetut.bounds import cubo_bound, iwae_bound, minibatch_bound
-from vaetut.bounds import elbo as bounds
 
 DOUBLE = torch.float64
 
@@ -50,61 +47,49 @@ def discrete_q() -> OneHotCategorical:
     return OneHotCategorical(probs=d([[0.3, 0.7], [0.2, 0.8]]))
 
 
-@pytest.mark.parametrize("bound", [sgvb_a, sgvb_b])
-@pytest.mark.parametrize("world", ["gaussian", "discrete"])
-def test_the_estimators_are_unbiased_for_the_exact_bound(bound, world, model, mixture):
-    torch.manual_seed(0)
-    m, q, x = (model, gaussian_q(), X) if world == "gaussian" else (mixture, discrete_q(), X2)
-    n = 100_000
-    # n independent estimates from one draw each, as a batch: [n * 2]
-    many = q.expand([n, 2])
-    values = bound(m, many, x.expand(n, *x.shape))
-    error = values.std(0) / math.sqrt(n)
-    exact = m.elbo(q, x)
-    assert ((values.mean(0) - exact).abs() < 5 * error).all()
-    # power: a bound without its KL, or the evidence itself, lies outside
-    for wrong in (m.expected_log_likelihood(q, x), m.log_evidence(x)):
-        assert ((values.mean(0) - wrong).abs() > 5 * error).all()
-
-
-def test_elbo_terms_are_reconstruction_and_exact_kl(model):
-    torch.manual_seed(0)
-    q = gaussian_q()
-    terms = elbo_terms(model, q, X, num_samples=200_000)
-    torch.testing.assert_close(terms.kl, kl_divergence(q, model.prior))
-    torch.testing.assert_close(terms.reconstruction, model.expected_log_likelihood(q, X), atol=0.05, rtol=0)
-    torch.manual_seed(0)
-    torch.testing.assert_close(sgvb_b(model, q, X, 200_000), terms.reconstruction - terms.kl)
-
-
-def test_sgvb_a_has_no_variance_at_the_posterior(model, mixture):
+def test_log_weights_are_exact_at_the_posterior(model, mixture):
     for m, x in ((model, X), (mixture, X2)):
-        torch.testing.assert_close(sgvb_a(m, m.posterior(x), x), m.log_evidence(x), rtol=1e-10, atol=1e-10)
+        found = log_weights(m, m.posterior(x), x, 4)
+        torch.testing.assert_close(found, m.log_evidence(x).expand(4, 2), rtol=1e-10, atol=1e-10)
 
 
-def test_gradients_reach_the_parameters_of_q_and_of_the_model():
-    """The mean gradient of 50,000 estimates against that of the closed form."""
-    torch.manual_seed(0)
-    n = 50_000
-    loc, scale = d([[0.5, -0.3]]).requires_grad_(), d([[0.6, 0.5]]).requires_grad_()
-    weight = d([[1.0, 0.2], [-0.5, 0.8], [0.3, 0.3]]).requires_grad_()
-    inputs = (loc, scale, weight)
-    model = LinearGaussian(weight, d([0.1, -0.2, 0.5]), 0.6)
+def test_log_weights_by_hand(model):
+    """On given draws, values and both gradients: with the score, and with the path alone."""
+    loc, scale = d([[0.5, -0.3], [1.0, 0.2]]).requires_grad_(), d([[0.6, 0.5], [0.4, 0.7]]).requires_grad_()
     q = Independent(Normal(loc, scale), 1)
-    exact = torch.autograd.grad(model.elbo(q, X[:1]).sum(), inputs)
-    for bound in (sgvb_a, sgvb_b):
-        estimate = torch.autograd.grad(bound(model, q, X[:1], n).sum(), inputs)
-        for a, b in zip(estimate, exact, strict=True):
-            torch.testing.assert_close(a, b, atol=0.12, rtol=0)
+    for stop_q in (False, True):
+        torch.manual_seed(0)
+        found = log_weights(model, q, X, 3, stop_q=stop_q)
+        torch.manual_seed(0)
+        eps = (q.rsample((3,)) - loc).detach() / scale.detach()
+        z = (loc + scale * eps).detach()
+        torch.testing.assert_close(found, model.log_joint(X, z) - q.log_prob(z), rtol=1e-12, atol=1e-12)
+        # d log w / dz = W'(x - Wz - b) / s² - z + (z - loc) / scale², by hand
+        slope = (X - z @ model.weight.mT - model.bias) @ model.weight / 0.36 - z
+        slope = (slope + (z - loc) / scale**2).detach()
+        score = torch.zeros_like(slope) if stop_q else (z - loc) / scale**2
+        expected = (slope - score).sum(0), (slope * eps - (0 if stop_q else (eps**2 - 1) / scale)).sum(0)
+        gradients = torch.autograd.grad(found.sum(), (loc, scale))
+        for a, b in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(a, b.detach(), rtol=1e-9, atol=1e-9)
 
 
-def test_a_q_without_rsample_refuses_a_wrong_gradient(mixture):
-    logits = d([[0.3, 0.7]]).requires_grad_()
-    q = OneHotCategorical(logits=logits)
-    with pytest.raises(NotImplementedError, match="OneHotCategorical has no rsample"):
-        sgvb_b(mixture, q, X2[:1])
-    with torch.no_grad():
-        assert sgvb_b(mixture, q, X2[:1]).isfinite().all()
+def test_every_bound_is_a_few_lines_over_log_weights(model):
+    ways = {
+        sgvb_a: lambda w: w.mean(0),
+        iwae_bound: lambda w: w.logsumexp(0) - math.log(20),
+        sticking_the_landing: lambda w: w.logsumexp(0) - math.log(20),
+        doubly_reparameterized: lambda w: w.logsumexp(0) - math.log(20),
+        cubo_bound: lambda w: (w * 2).exp().mean(0).log() / 2,
+        lambda *a: log_evidence(*a).value: lambda w: w.exp().mean(0).log(),
+    }
+    for bound, of_weights in ways.items():
+        torch.manual_seed(0)
+        log_w = log_weights(model, gaussian_q(), X, 20)
+        torch.manual_seed(0)
+        torch.testing.assert_close(
+            bound(model, gaussian_q(), X, 20), of_weights(log_w), rtol=1e-12, atol=1e-12
+        )
 
 
 def test_log_evidence_by_importance_sampling(model, mixture):
@@ -133,21 +118,31 @@ def test_the_standard_error_of_log_evidence_is_the_spread_of_its_estimates(model
     assert ((many.standard_error.mean(0) / spread - 1).abs() < 5 * 0.016 + 0.02).all()
 
 
+class Listed(Independent):
+    """A standard normal whose draws are given, one after the other."""
+
+    def __init__(self, draws):
+        super().__init__(Normal(torch.zeros_like(draws[0]), 1.0), 1)
+        self.left = draws
+
+    def rsample(self, sample_shape=()):
+        z, self.left = self.left[: sample_shape[0]], self.left[sample_shape[0] :]
+        return z
+
+
 @pytest.mark.parametrize("chunk_size", [1, 7, 1000, None])
-def test_chunks_do_not_change_the_estimate(model, monkeypatch, chunk_size):
-    """The same weights in chunks of any size: replace the draws by a fixed list."""
+def test_chunks_do_not_change_the_estimate(chunk_size):
+    """The same weights in chunks of any size: the draws are a fixed list."""
     torch.manual_seed(0)
-    weights = torch.randn(1000, 2, dtype=DOUBLE) * 3
-    taken = iter([])
-
-    def fake(model, q, x, num_samples):
-        return torch.stack([next(taken) for _ in range(num_samples)])
-
-    monkeypatch.setattr(bounds, "_log_weights", fake)
-    taken = iter(weights)
-    value, error = log_evidence(model, gaussian_q(), X, 1000, chunk_size=chunk_size)
-    ratio = (weights - weights.max(0).values).exp()
-    torch.testing.assert_close(value, weights.logsumexp(0) - math.log(1000), rtol=1e-12, atol=1e-12)
+    model = LinearGaussian(d([[1.0], [-0.5]]), d([0.2, 0.0]), 0.3)
+    z = 2 * torch.randn(1000, 2, 1, dtype=DOUBLE)
+    q, x = Listed(z), d([[0.9, -0.8], [-1.0, 2.0]])
+    value, error = log_evidence(model, q, x, 1000, chunk_size=chunk_size)
+    assert len(q.left) == 0
+    log_w = model.log_joint(x, z) - Independent(Normal(d([[0.0], [0.0]]), 1.0), 1).log_prob(z)
+    assert log_w.std() > 5
+    ratio = (log_w - log_w.max(0).values).exp()
+    torch.testing.assert_close(value, log_w.logsumexp(0) - math.log(1000), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(error, ratio.std(0) / ratio.mean(0) / math.sqrt(1000), rtol=1e-10, atol=1e-12)
 
 
@@ -173,50 +168,6 @@ def test_log_evidence_keeps_no_gradient():
     assert not estimate.value.requires_grad and not estimate.standard_error.requires_grad
 
 
-def test_a_bernoulli_likelihood_takes_grey_pixels():
-    class Pixels:
-        prior = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
-
-        def likelihood(self, z):
-            return Independent(Bernoulli(logits=z.repeat_interleave(2, -1), validate_args=False), 1)
-
-    q = Independent(Normal(torch.zeros(3, 2), torch.ones(3, 2)), 1)
-    assert sgvb_b(Pixels(), q, torch.full((3, 4), 0.5)).shape == (3,)
-    with pytest.raises(ValueError, match=r"x must lie in \[0, 1\].*0 to 255.*divide"):
-        sgvb_b(Pixels(), q, torch.tensor([[0.0, 255.0, 3.0, 4.0]]).expand(3, 4))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
-@pytest.mark.parametrize("parameter", ["logits", "probs"])
-def test_the_bernoulli_likelihood_is_that_of_torch(dtype, parameter):
-    """The bounds compute it in their own way; grey pixels and decided ones included."""
-    torch.manual_seed(0)
-    logits = torch.cat([6 * torch.randn(5, 3, 16, dtype=dtype), torch.full((5, 3, 1), 90.0, dtype=dtype)], -1)
-    logits[..., ::2] *= -1
-    grey, inked = torch.rand(3, 17, dtype=dtype), (torch.rand(3, 17) < 0.5).to(dtype)
-    inked[:, -1] = (logits[0, :, -1] > 0).to(dtype)
-    given = (logits if parameter == "logits" else (logits / 3).sigmoid()).requires_grad_()
-
-    class Pixels:
-        prior = Independent(Normal(torch.zeros(2, dtype=dtype), torch.ones(2, dtype=dtype)), 1)
-
-        def likelihood(self, z):
-            return Independent(Bernoulli(**{parameter: given}, validate_args=False), 1)
-
-    for x in (grey, inked):
-        ours, reference = bounds._log_likelihood(Pixels(), torch.zeros(5, 3, 2), x), Pixels().likelihood(None)
-        reference = reference.log_prob(x)
-        tolerance = 1e-12 if dtype == DOUBLE else 2e-5
-        torch.testing.assert_close(ours, reference, rtol=tolerance, atol=10 * tolerance)
-        gradients = [torch.autograd.grad(value.sum(), given)[0] for value in (ours, reference)]
-        torch.testing.assert_close(*gradients, rtol=tolerance, atol=tolerance)
-    # a pixel decided to 25 nats: torch's own softplus would be off by 1e-11 in float64
-    sure = torch.full((1, 1, 1), 25.0, dtype=DOUBLE)
-    Pixels.likelihood = lambda self, z: Independent(Bernoulli(logits=sure), 1)
-    sure_value = bounds._log_likelihood(Pixels(), torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=DOUBLE))
-    assert sure_value.item() == -25 - math.log1p(math.exp(-25))
-
-
 def test_log_evidence_holds_little_for_narrow_data_too():
     """The default chunk allows for a hidden layer that is wider than the data."""
     seen = []
@@ -232,34 +183,6 @@ def test_log_evidence_holds_little_for_narrow_data_too():
     x = torch.zeros(1, 2, dtype=DOUBLE)
     log_evidence(Watched(), model.posterior(x), x, 100_000)
     assert max(seen) <= 2**13 and sum(seen) == 100_000
-
-
-def test_sgvb_b_is_quieter_for_a_narrow_q_and_noisier_at_the_posterior(model):
-    """Both variances against their exact values, which for a linear-Gaussian model are Gauss-Hermite sums."""
-    n = 100_000
-    at = model.posterior(X)
-    away = Independent(Normal(at.mean + 0.2, 0.25 * at.stddev), 1)
-
-    def exact(q):
-        def f_a(z):
-            return model.log_joint(X, z) - q.log_prob(z)
-
-        def f_b(z):
-            return model.likelihood(z).log_prob(X)
-
-        moments = [(expectation(f, q), expectation(lambda z, f=f: f(z) ** 2, q)) for f in (f_a, f_b)]
-        return [square - mean**2 for mean, square in moments]
-
-    for q, b_is_quieter in ((away, True), (at, False)):
-        variances = exact(q)
-        assert ((variances[1] < variances[0]) == b_is_quieter).all()
-        for bound, variance in zip((sgvb_a, sgvb_b), variances, strict=True):
-            torch.manual_seed(0)
-            values = bound(model, q.expand([n, 2]), X.expand(n, 2, 3))
-            squares = (values - values.mean(0)) ** 2
-            error = squares.std(0) / math.sqrt(n) + 1e-12
-            assert ((squares.mean(0) - variance).abs() < 5 * error).all()
-    assert (exact(at)[0].abs() < 1e-10).all() and (exact(at)[1] > 0.3).all()
 
 
 # The importance-weighted bound. With one latent dimension its exact value is known for every K, from
@@ -381,19 +304,3 @@ def test_cubo_lies_above_iwae_on_the_same_draws(model):
 def test_cubo_orders(model, order, error, message):
     with pytest.raises(error, match=message):
         cubo_bound(model, gaussian_q(), X, 3, order=order)
-
-
-def test_minibatches_are_unbiased():
-    """The mean over all choices of 3 datapoints from 6 is the sum over the data."""
-    values = d([-3.0, -1.0, -7.5, 0.5, -2.0, -4.0])
-    chosen = torch.stack([values[list(b)] for b in itertools.combinations(range(6), 3)])
-    torch.testing.assert_close(minibatch_bound(chosen, 6).mean(), values.sum())
-    assert minibatch_bound(chosen, 6).shape == (20,)
-    for wrong, error, message in [
-        ((values, 5), ValueError, "at least the 6 values"),
-        ((values, 6.0), TypeError, "dataset_size must be an int"),
-        ((values[:0], 6), ValueError, r"values must have shape"),
-        (([1.0], 6), TypeError, "values must be a torch.Tensor"),
-    ]:
-        with pytest.raises(error, match=message):
-            minibatch_bound(*wrong)

@@ -1,0 +1,168 @@
+"""What every bound does first: check the model, q and x, draw z, and ask the model for log p(x|z)."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution, Independent
+
+from vaetut._support.validate import any_true, finite, float_tensor, positive_int, values_are_checked
+from vaetut.models import GreyBernoulli, is_bernoulli
+
+
+class Inputs(NamedTuple):
+    """What a bound is made of, each part fetched from the model once."""
+
+    prior: Distribution
+    likelihood: Callable[[Tensor], Distribution]
+    q: Distribution
+    x: Tensor
+    num_samples: int
+
+
+def check(model: Any, q: Distribution, x: Tensor, num_samples: int) -> Inputs:
+    """The parts of a bound, once it is clear that they fit each other."""
+    num_samples = positive_int(num_samples, "num_samples")
+    prior, likelihood = fetch(model, "prior"), fetch(model, "likelihood")
+    name = type(model).__name__
+    if not isinstance(prior, Distribution):
+        hint = "; write @property above its def" if callable(prior) else ""
+        raise TypeError(
+            f"model.prior must be a torch.distributions.Distribution, p(z); that of {name} is of type "
+            f"{type(prior).__name__}{hint}"
+        )
+    if not callable(likelihood):
+        raise TypeError(
+            f"model.likelihood must be a function of z that returns the distribution p(x|z); that of {name} is of "
+            f"type {type(likelihood).__name__}"
+        )
+    if not isinstance(q, Distribution):
+        raise TypeError(f"q must be a torch.distributions.Distribution, got {type(q).__name__}")
+    if float_tensor(x, "x").dim() == 0:
+        raise ValueError("x must have shape [batch, data], got a tensor without dimensions")
+    finite(x, "x")
+    if q.event_shape != prior.event_shape:
+        if prior.event_shape == () and prior.batch_shape == q.event_shape:
+            raise ValueError(
+                f"model.prior must have q's event_shape {tuple(q.event_shape)}, got () with batch_shape "
+                f"{tuple(prior.batch_shape)}; wrap it as Independent(..., 1)"
+            )
+        raise ValueError(
+            f"q must have the prior's event_shape {tuple(prior.event_shape)}, got {tuple(q.event_shape)}; "
+            "wrap a Normal over [batch, latent] as Independent(Normal(...), 1)"
+        )
+    if q.batch_shape != x.shape[:-1]:
+        unwrapped = q.event_shape == () and q.batch_shape[:-1] == x.shape[:-1]
+        hint = (
+            "wrap q and model.prior as Independent(..., 1)"
+            if unwrapped
+            else "q.expand(...) repeats one for all"
+        )
+        raise ValueError(
+            f"q must have one distribution per datapoint, batch_shape {tuple(x.shape[:-1])}, "
+            f"got {tuple(q.batch_shape)}; {hint}"
+        )
+    return Inputs(prior, likelihood, q, x, num_samples)
+
+
+def fetch(model: Any, name: str) -> Any:
+    """The attribute ``name`` of a model.
+
+    A property is called past ``getattr``: of an AttributeError inside of it torch.nn.Module would make "no attribute
+    'prior'", and the user would look in the wrong place.
+    """
+    if not torch.compiler.is_compiling():
+        for kind in type(model).__mro__:
+            found = kind.__dict__.get(name)
+            if isinstance(found, property | cached_property):
+                return found.__get__(model, type(model))
+            if found is not None:
+                break
+    try:
+        return getattr(model, name)
+    except AttributeError as error:
+        raise TypeError(
+            f"model must have .prior and .likelihood(z); {type(model).__name__} has no .{name}"
+        ) from error
+
+
+def draw(inputs: Inputs, num_samples: int | None = None) -> Tensor:
+    """``num_samples`` draws of z from q, ``[num_samples, batch, latent]``, with their gradient in q's parameters."""
+    q, shape = inputs.q, torch.Size((num_samples or inputs.num_samples,))
+    if q.has_rsample:
+        z = q.rsample(shape)
+    else:
+        z = q.sample(shape)
+        if torch.is_grad_enabled() and q.log_prob(z).requires_grad:
+            raise NotImplementedError(
+                f"q = {type(q).__name__} has no rsample, so the gradient in its parameters would lack a term; "
+                "call under torch.no_grad(), or detach the parameters, to get the value alone"
+            )
+    if z.is_floating_point():
+        _enough_digits(z, "q", "draw z")
+    return z
+
+
+def log_likelihood(inputs: Inputs, z: Tensor) -> Tensor:
+    """log p(x|z), ``[num_samples, batch]``."""
+    x, likelihood = inputs.x, inputs.likelihood(z)
+    if not isinstance(likelihood, Distribution):
+        raise TypeError(
+            "model.likelihood(z) must return the distribution p(x|z), a torch.distributions.Distribution, such as "
+            f"Independent(Bernoulli(logits=...), 1); got {type(likelihood).__name__}"
+        )
+    if likelihood.event_shape != x.shape[-1:]:
+        if len(likelihood.event_shape) == 1:
+            raise ValueError(
+                f"x must have shape [batch, {likelihood.event_shape[0]}] for this model, got {tuple(x.shape)}"
+            )
+        hint = "wrap it as Independent(..., 1), so that log_prob sums over the dimensions of x"
+        raise ValueError(
+            f"model.likelihood(z) must have an event_shape {tuple(x.shape[-1:])} for x of shape {tuple(x.shape)}, got "
+            f"{tuple(likelihood.event_shape)} with batch_shape {tuple(likelihood.batch_shape)}; "
+            f"{hint if likelihood.event_shape == () else 'flatten it'}"
+        )
+    shape = z.shape[: z.dim() - len(inputs.q.event_shape)]
+    if likelihood.batch_shape != shape and not _broadcasts(likelihood.batch_shape, shape):
+        raise ValueError(
+            f"model.likelihood(z) must have batch_shape {tuple(shape)} for z of shape {tuple(z.shape)}, "
+            f"got {tuple(likelihood.batch_shape)}; let it work on the last dimension of z, and keep all others"
+        )
+    if is_bernoulli(likelihood):
+        if values_are_checked() and any_true((x < 0) | (x > 1)):
+            raise ValueError(
+                "x must lie in [0, 1] for a Bernoulli likelihood, got values from "
+                f"{float(x.min()):g} to {float(x.max()):g}; divide 8-bit pixels by 255"
+            )
+        likelihood = _of_grey_pixels(likelihood)
+    return _enough_digits(likelihood.log_prob(x), "model.likelihood(z)", "compute").expand(shape)
+
+
+def _of_grey_pixels(likelihood: Distribution) -> Distribution:
+    """The same, but taking values between 0 and 1, which torch's Bernoulli refuses if it checks its argument."""
+    base: Any = likelihood
+    while isinstance(base, Independent):
+        base = base.base_dist
+    if type(base).log_prob is not Bernoulli.log_prob:  # the package's, or one with a density of its own
+        return likelihood
+    return Independent(GreyBernoulli(logits=base.logits, validate_args=False), 1, validate_args=False)
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    """Whether a tensor of ``shape`` can be expanded ``to`` a shape: a likelihood that is the same for every z, say."""
+    return len(shape) <= len(to) and all(
+        a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False)
+    )
+
+
+def _enough_digits(value: Tensor, name: str, what: str) -> Tensor:
+    """Return ``value``, in float32 or float64: a sum over pixels in half precision has two or three digits."""
+    if value.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"{name} must {what} in torch.float32 or torch.float64, got {value.dtype}: a density needs the digits; "
+            "keep the parameters in float32, and let torch.autocast run the networks in a lower precision, with "
+            ".float() after them"
+        )
+    return value

@@ -1,0 +1,75 @@
+"""What the estimators of a gradient ask of q and f, and what they say where it is not so: chapter 4."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.distributions import Distribution, Independent, MixtureSameFamily, TransformedDistribution
+
+from vaetut._support.validate import positive_int
+
+
+def check(q: Any, num_samples: Any) -> torch.Size:
+    """The shape of the surrogates, ``[num_samples, *q.batch_shape]``."""
+    if not isinstance(q, Distribution):
+        raise TypeError(f"q must be a torch.distributions.Distribution, got {type(q).__name__}")
+    return torch.Size((positive_int(num_samples, "num_samples"), *q.batch_shape))
+
+
+def values_of(f: Callable[[Tensor], Tensor], z: Tensor, shape: torch.Size) -> Tensor:
+    """f(z), one value per draw, as a floating-point tensor."""
+    values = f(z)
+    if not isinstance(values, Tensor):
+        raise TypeError(f"f must return a torch.Tensor, got {type(values).__name__}")
+    if values.shape != shape:
+        hint = ""
+        if values.shape == z.shape:
+            hint = (
+                "; sum over the event, or use Normal instead of Independent for functions of one coordinate"
+            )
+        elif len(z.shape) == len(shape):
+            hint = "; for a function of the whole vector make q an Independent(q, 1)"
+        raise ValueError(
+            f"f must return one value per draw, shape {tuple(shape)} for z of shape {tuple(z.shape)}, "
+            f"got {tuple(values.shape)}{hint}"
+        )
+    if not values.is_floating_point():  # an indicator, say
+        values = values.to(z.dtype if z.is_floating_point() else torch.get_default_dtype())
+    return values
+
+
+def with_gradient(surrogate: Tensor) -> Tensor:
+    """Return ``surrogate``, once it is clear that there is something to differentiate."""
+    if torch.is_grad_enabled() and not is_differentiated(surrogate):
+        raise ValueError(
+            "no parameter of q or f requires a gradient: make them with requires_grad=True, or estimate the value "
+            "alone with monte_carlo"
+        )
+    return surrogate
+
+
+def is_differentiated(value: Tensor) -> bool:
+    """Whether ``value`` has a gradient: in reverse mode, or as a tangent in forward mode (``torch.func.jvp``)."""
+    return value.requires_grad or forward_ad.unpack_dual(value).tangent is not None
+
+
+def is_discrete(q: Distribution) -> bool:
+    """Whether q has atoms; torch calls the support of a shifted Poisson "real"."""
+    while isinstance(q, TransformedDistribution | Independent | MixtureSameFamily):
+        q = q.component_distribution if isinstance(q, MixtureSameFamily) else q.base_dist
+    try:
+        support: Any = q.support
+    except NotImplementedError:
+        return False
+    return bool(getattr(support, "is_discrete", False))
+
+
+def name_of(q: Distribution) -> str:
+    """The class of q, for messages."""
+    if isinstance(q, MixtureSameFamily):
+        return f"MixtureSameFamily({name_of(q.component_distribution)})"
+    if isinstance(q, Independent) or type(q) is TransformedDistribution:
+        return f"{type(q).__name__}({name_of(q.base_dist)})"
+    return type(q).__name__

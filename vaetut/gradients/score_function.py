@@ -1,0 +1,95 @@
+"""The score-function estimator of a gradient, which asks f for nothing but its values: chapter 4."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaetut._support.validate import one_of
+from vaetut.gradients._inputs import check, values_of, with_gradient
+from vaetut.gradients._moving_support import refuse_moving_support
+from vaetut.gradients._scores import optimal_control
+
+BASELINES = ("leave_one_out", "optimal", "mean")
+
+
+def score_function(
+    f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int, baseline: str | None = None
+) -> Tensor:
+    r"""Score-function estimator, $(f(z) - b)\, \nabla_\phi \log q_\phi(z)$ with $z \sim q_\phi$ (``eq-grad-score``).
+
+    Also known as REINFORCE (Williams, 1992). It asks for a density that can be differentiated in $\phi$, and nothing of
+    f: not a slope, not continuity, and z may be discrete.
+
+    What it asks of q is that the density moves smoothly with $\phi$: the score sees how the density changes where there
+    is one, and not what comes in at an end of the support that moves. There it is right only if the density goes to 0
+    at that end, as that of $2 (\phi - z) / \phi^2$ on $(0, \phi)$ does; otherwise an error is raised, also through
+    transforms, ``Independent`` and mixtures. Its variance is infinite even then, unless the density goes to 0 faster
+    than linearly. **A jump inside of the support that moves with a parameter cannot be detected**, as in a density of
+    one's own: there the estimate is wrong, without an error.
+
+    A baseline b that does not look at its own draw leaves the mean alone (``eq-grad-baseline``) and may lower
+    the variance much. It is formed for every batch element by itself.
+
+    - ``"leave_one_out"``: the mean of f over the *other* draws (``eq-grad-leave-one-out``).
+    - ``"optimal"``: the constant of least variance, $\mathbb E[f s^2] / \mathbb E[s^2]$ with $s$ the score
+      $\partial \log q_\phi / \partial \phi_k$ (``eq-grad-optimal-baseline``), for each of q's parameters its own; both
+      averages are taken over the other draws, so that this, too, is unbiased.
+    - ``"mean"`` is another name of ``"leave_one_out"``. With the mean of f over *all* draws as b, the draw's own share
+      in it shrinks the gradient by the factor $(L - 1) / L$ (``eq-grad-mean-bias``); corrected, it is the same.
+
+    Args:
+        f: maps ``z [num_samples, *q.batch_shape, *q.event_shape]`` to one value each,
+            ``[num_samples, *q.batch_shape]``.
+        q: a distribution with ``log_prob``, whose parameters require a gradient.
+        num_samples: L, the number of draws; at least 2 with a baseline.
+        baseline: None, "leave_one_out" (or "mean", the same) or "optimal".
+
+    Returns:
+        Surrogates ``[num_samples, *q.batch_shape]``: the value is f(z), the gradient the estimator. They may be
+        differentiated more than once.
+
+    Raises:
+        TypeError: if q is not a distribution, or f returns no tensor.
+        ValueError: if f does not return one value per draw, if ``num_samples`` is too small, if there is no such
+            baseline, if neither q nor f has a parameter that requires a gradient, or if the density of q jumps at an
+            end of its support that moves with one that does, as that of ``Uniform`` does.
+        NotImplementedError: if "optimal" is asked for and q cannot be made again from its parameters.
+
+    Source:
+        Williams (1992), doi:10.1007/BF00992696; chapter 4. The surrogate for all orders is that of Foerster et al.
+        (2018), arXiv:1802.05098.
+
+    Example:
+        A step has no slope, yet its expectation under $\mathcal N(\mu, 1)$ has: the density at the step.
+
+        >>> from torch.distributions import Normal
+        >>> _ = torch.manual_seed(0)
+        >>> mu = torch.tensor(1.5, requires_grad=True)
+        >>> surrogate = score_function(lambda z: z > 0, Normal(mu, 1.0), 100_000, baseline="leave_one_out")
+        >>> (gradient,) = torch.autograd.grad(surrogate.mean(0), mu)
+        >>> round(gradient.item(), 2), round(Normal(0.0, 1.0).log_prob(mu).exp().item(), 2)
+        (0.13, 0.13)
+    """
+    shape = check(q, num_samples)
+    refuse_moving_support(q)
+    if baseline is not None:
+        one_of(baseline, "baseline", BASELINES)
+        if num_samples < 2:
+            raise ValueError(
+                f"num_samples must be at least 2 with baseline={baseline!r}, which is formed from the other draws, "
+                f"got {num_samples} (in gradient_statistics, set samples_per_estimate)"
+            )
+    z = q.sample(shape[:1]).detach()  # sample() takes no reverse-mode gradient along, but a forward-mode one
+    values = values_of(f, z, shape)
+    log_q = q.log_prob(z).to(values.dtype)
+    box = torch.exp(log_q - log_q.detach())  # its value is 1, its gradient the score
+    surrogate = values * box
+    if baseline == "optimal":
+        surrogate = surrogate - optimal_control(values.detach(), q, z)
+    elif baseline is not None:
+        detached = values.detach()
+        others = (detached.sum(0) - detached) / (shape[0] - 1)
+        surrogate = surrogate - others * (box - 1)
+    return with_gradient(surrogate)
