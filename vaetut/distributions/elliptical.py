@@ -10,11 +10,11 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from vaetut._support.validate import any_true
-from vaetut.distributions._common import (
+from vaetut.distributions._base import (
     as_location_and_scale,
     broadcast_shapes,
     check_finite,
-    spread,
+    matvec,
     squared_length,
     zero_outside,
 )
@@ -144,7 +144,7 @@ class Elliptical(Distribution):
         shape = radius.shape + self.event_shape
         direction = uniform_direction(shape, dtype=self.loc.dtype, device=self.loc.device)
         return torch.addcmul(
-            self.loc, radius.unsqueeze(-1), spread(self._unbroadcasted_scale_tril, direction)
+            self.loc, radius.unsqueeze(-1), matvec(self._unbroadcasted_scale_tril, direction)
         )
 
     def sample(self, sample_shape: _size = ()) -> Tensor:

@@ -9,7 +9,7 @@ from torch.distributions import Distribution, Gamma, constraints
 from torch.distributions.utils import broadcast_all
 from torch.types import _size
 
-from vaetut.distributions._common import as_parameters, check_finite, check_probability, zero_outside
+from vaetut.distributions._base import as_parameters, check_finite, check_probability, zero_outside
 from vaetut.distributions._special import open_uniform
 
 MAX_PHASES = 8  # more exponentials than this cost more than one draw of torch's gamma sampler

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
-from vaetut.distributions._common import Univariate, log1mexp, zero_outside
+from vaetut.distributions._base import Univariate, zero_outside
+from vaetut.distributions._special import log1mexp
 
 
 class Gompertz(Univariate):

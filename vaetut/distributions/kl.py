@@ -37,7 +37,7 @@ from torch.distributions.kl import _KL_REGISTRY
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import softplus
 
-from vaetut.distributions._common import broadcast_shapes, squared_length
+from vaetut.distributions._base import broadcast_shapes, squared_length
 from vaetut.distributions._moments import LogMoments, log_moments
 from vaetut.distributions.elliptical import Elliptical
 from vaetut.distributions.gompertz import Gompertz

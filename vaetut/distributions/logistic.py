@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from vaetut.distributions._common import Univariate
+from vaetut.distributions._base import Univariate
 
 
 class Logistic(Univariate):

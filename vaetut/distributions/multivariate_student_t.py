@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from vaetut.distributions._common import (
+from vaetut.distributions._base import (
     as_location_and_scale,
     as_parameters,
     broadcast_shapes,
     check_finite,
-    spread,
+    matvec,
     squared_length,
 )
 
@@ -170,7 +170,7 @@ class MultivariateStudentT(Distribution):
         half = self.df.expand(shape[:-1]) / 2
         gamma = torch._standard_gamma(half) / half  # χ²(ν)/ν; torch's sampler never returns 0
         return torch.addcmul(
-            self.loc, gamma.rsqrt().unsqueeze(-1), spread(self._unbroadcasted_scale_tril, noise)
+            self.loc, gamma.rsqrt().unsqueeze(-1), matvec(self._unbroadcasted_scale_tril, noise)
         )
 
     def log_prob(self, value: Tensor) -> Tensor:

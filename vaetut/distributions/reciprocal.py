@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from vaetut.distributions._common import Univariate, log_of, zero_outside
+from vaetut.distributions._base import Univariate, zero_outside
+from vaetut.distributions._special import log_of
 
 # x coth x = 1 + x²/3 − x⁴/45 + …: the coefficients after the 1
 COTH = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555, -1382 / 638512875, 4 / 18243225)

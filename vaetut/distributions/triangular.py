@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from vaetut.distributions._common import Univariate, log_of, pick, zero_outside
+from vaetut.distributions._base import Univariate, pick, zero_outside
+from vaetut.distributions._special import log_of
 
 
 class Triangular(Univariate):

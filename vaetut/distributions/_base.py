@@ -71,29 +71,10 @@ def squared_length(scale_tril: Tensor, difference: Tensor) -> Tensor:
     return result
 
 
-def spread(scale_tril: Tensor, noise: Tensor) -> Tensor:
+def matvec(scale_tril: Tensor, noise: Tensor) -> Tensor:
     """A ε for A [*batch, d, d] and ε [*sample, *batch, d]."""
     result: Tensor = _batch_mv(scale_tril, noise)
     return result
-
-
-def log1mexp(x: Tensor) -> Tensor:
-    """log(1 − e⁻ˣ) for x ≥ 0, to full precision for small x and for large."""
-    small = x < math.log(2)
-    # Each branch is fed a harmless value where the other is chosen: else its infinite slope times 0 would be NaN.
-    return torch.where(
-        small,
-        torch.log(-torch.expm1(-torch.where(small, x, 1.0))),
-        torch.log1p(-torch.exp(-torch.where(small, 1.0, x))),
-    )
-
-
-def log_of(p: Tensor, complement: Tensor) -> Tensor:
-    """log p of a probability p whose complement 1 − p is known to full precision too."""
-    small = p < 0.5
-    return torch.where(
-        small, torch.log(torch.where(small, p, 0.5)), torch.log1p(-torch.where(small, 0.5, complement))
-    )
 
 
 def pick(side: Tensor, zero: Tensor, one: Tensor) -> Tensor:
