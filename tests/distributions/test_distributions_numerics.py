@@ -231,7 +231,9 @@ def test_noise_raises_an_exact_zero(monkeypatch):
 
 
 def test_direction_of_an_exact_zero(monkeypatch):
-    monkeypatch.setattr(torch, "randn", lambda shape, **options: torch.zeros(shape, **options))
+    monkeypatch.setattr(
+        torch, "randn", lambda shape, *, generator=None, **options: torch.zeros(shape, **options)
+    )
     z = Elliptical(Rayleigh(torch.ones(4)), torch.zeros(3), torch.eye(3)).rsample()
     assert torch.isfinite(z).all()
     assert (z != 0).all()
