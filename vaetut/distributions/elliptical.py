@@ -27,15 +27,12 @@ def log_sphere_area(d: int) -> float:
     return math.log(2) + d / 2 * math.log(math.pi) - math.lgamma(d / 2)
 
 
-def uniform_direction(
-    shape: _size, *, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
-) -> Tensor:
-    """Draw vectors that are uniform on the unit sphere: Gaussian vectors divided by their lengths."""
-    noise = torch.randn(shape, dtype=dtype, device=device, generator=generator)
+def unit_vector(noise: Tensor) -> Tensor:
+    """Gaussian vectors divided by their lengths: uniform on the unit sphere."""
     square = noise.square().sum(-1, keepdim=True)
     # randn can return an exact 0, and so, in one dimension, a vector without a direction: it becomes (1, …, 1).
-    lost = (square == 0).to(dtype)
-    return (noise + lost) * (square + lost * shape[-1]).rsqrt()
+    lost = (square == 0).to(noise.dtype)
+    return (noise + lost) * (square + lost * noise.shape[-1]).rsqrt()
 
 
 class Elliptical(Distribution):
@@ -143,14 +140,14 @@ class Elliptical(Distribution):
     def _log_det(self) -> Tensor:
         return self._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
+    def place(self, radius: Tensor, noise: Tensor) -> Tensor:
+        """The point μ + r A u at a radius r [*sample, *batch], in the direction u of Gaussian noise [..., d]."""
+        moved = matvec(self._unbroadcasted_scale_tril, unit_vector(noise))
+        return torch.addcmul(self.loc, radius.unsqueeze(-1), moved)
+
     def _place(self, radius: Tensor, generator: torch.Generator | None) -> Tensor:
-        shape = radius.shape + self.event_shape
-        direction = uniform_direction(
-            shape, dtype=self.loc.dtype, device=self.loc.device, generator=generator
-        )
-        return torch.addcmul(
-            self.loc, radius.unsqueeze(-1), matvec(self._unbroadcasted_scale_tril, direction)
-        )
+        shape, loc = radius.shape + self.event_shape, self.loc
+        return self.place(radius, torch.randn(shape, dtype=loc.dtype, device=loc.device, generator=generator))
 
     def _with(self, generator: torch.Generator | None) -> dict[str, torch.Generator]:
         """The keyword that the radial's sampler takes; torch's own samplers take none."""
