@@ -99,6 +99,17 @@ class _At(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.save_for_backward(inputs[0], output)
+        ctx.save_for_forward(inputs[0], output)
+
+    @staticmethod
+    def jvp(ctx: Any, shape_tangent: Tensor | None, u_tangent: Tensor | None, _: Any) -> Tensor:
+        shape, y = ctx.saved_tensors
+        total = torch.zeros_like(y)
+        if shape_tangent is not None:
+            total = total + shape_tangent * _slope(shape, y)
+        if u_tangent is not None:
+            total = total + u_tangent * (-_log_density(shape, y)).exp()
+        return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

@@ -71,6 +71,9 @@ class Reparameterization:
         self._check_noise(eps)
         if self._map.g is None:
             raise self._no_map()
+        if self.family == "implicit" and not eps.numel():  # there is no root to look for
+            batch = torch.broadcast_shapes(eps.shape, self.noise.batch_shape + self.noise.event_shape)
+            return eps.new_empty(batch)
         return self._map.g(eps)
 
     def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:

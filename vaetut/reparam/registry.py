@@ -151,6 +151,17 @@ def reparameterize(q: Distribution, via: str | None = None) -> Reparameterizatio
     inside the expectation (AEVB, section 2.4). An ``Independent`` is treated as its base, and a
     ``TransformedDistribution`` as its base followed by the transforms.
 
+    What is returned reads the parameters when it draws. It can be pickled and copied; works under ``torch.compile``
+    and ``torch.func``; and the explicit maps have forward-mode derivatives. A subclass with a density or a sampler of
+    its own is not taken for its base (see `register_reparameterization`).
+
+    For the beta and the Dirichlet distribution the default is the composition, which is right for every concentration.
+    torch's own samplers are not: for Beta(1e-3, 1e-3) they put a quarter of the draws between 0.4 and 0.6, where
+    0.04 % belong, and where one concentration is 1e5 times the other, the gradients are wrong or infinite. On one core,
+    2,000 draws and their gradient take 6.3 ms for the beta and 4.4 ms for the Dirichlet distribution, in float32 and in
+    float64 alike; torch's take 0.8 and 0.4 ms. dz/dφ has about twice the variance of the implicit gradient
+    (``eq-comp-never-lower``), which via="implicit" gives.
+
     Args:
         q: a distribution; `catalogue` lists those that have a map.
         via: the family of the map, "inverse_cdf", "location_scale", "composition" or "implicit". None picks the
