@@ -190,7 +190,10 @@ def reparameterize(q: Distribution, via: str | None = None) -> Reparameterizatio
     if isinstance(q, Independent):
         return _unwrap(q, via)
     choices = _choices_of(type(q))
-    choice = next((c for c in choices if (via is None or c.family == via) and _applies(c, q)), None)
+    if via is None and choices and not choices[0].conditional:  # of most classes
+        choice: _Choice | None = choices[0]
+    else:
+        choice = next((c for c in choices if (via is None or c.family == via) and _applies(c, q)), None)
     if choice is None:
         for other in choices:
             if other.family == via:
