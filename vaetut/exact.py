@@ -18,7 +18,7 @@ from torch.distributions import (
 )
 
 from vaetut._support.validate import any_true, finite, float_tensor, positive_int
-from vaetut.information import _as_multivariate_normal, kl_divergence
+from vaetut.information import as_multivariate_normal, is_exactly, kl_divergence, outcomes_of
 
 
 class LatentVariableModel(Protocol):
@@ -61,6 +61,8 @@ class LinearGaussian:
             raise ValueError(f"weight must have shape [data, latent], got {tuple(weight.shape)}")
         self.weight = finite(weight, "weight")
         self.bias = _like(bias, "bias", weight, weight.shape[:1])
+        if isinstance(noise_scale, Tensor) and noise_scale.dtype in (torch.float16, torch.bfloat16):
+            float_tensor(noise_scale, "noise_scale")
         scale = torch.as_tensor(noise_scale, dtype=weight.dtype, device=weight.device)
         self.noise_scale = finite(scale, "noise_scale")
         if scale.dim() != 0 or any_true(scale <= 0):
@@ -114,7 +116,7 @@ class LinearGaussian:
         Raises:
             NotImplementedError: if q is of another type.
         """
-        gaussian = _as_multivariate_normal(q)
+        gaussian = as_multivariate_normal(q)
         if gaussian is None:
             raise NotImplementedError(
                 f"q must be Independent(Normal, 1) or MultivariateNormal, got {type(q).__name__}; "
@@ -180,7 +182,7 @@ class DiscreteMixture:
     a sum of K terms.
 
     Args:
-        logits: unnormalised log weights, ``[K]``.
+        logits: unnormalized log weights, ``[K]``.
         loc: means, ``[K, data]``.
         scale: standard deviations, ``[K, data]``, positive.
 
@@ -244,12 +246,13 @@ class DiscreteMixture:
         Raises:
             NotImplementedError: if q is of another type.
         """
-        if not isinstance(q, OneHotCategorical) or q.event_shape != self.logits.shape:
+        outcomes = outcomes_of(q) if is_exactly(q, OneHotCategorical) else None
+        if outcomes is None or q.event_shape != self.logits.shape:
             raise NotImplementedError(
                 f"q must be a OneHotCategorical over {len(self.logits)} states, got {type(q).__name__}"
             )
         x = _data(x, self.loc[0])
-        return (q.probs * self.likelihood(self.states).log_prob(x.unsqueeze(-2))).sum(-1)
+        return (outcomes.probs * self.likelihood(self.states).log_prob(x.unsqueeze(-2))).sum(-1)
 
     def elbo(self, q: Distribution, x: Tensor) -> Tensor:
         r"""The exact lower bound $\mathbb E_q[\log p(x|z)] - D_{\mathrm{KL}}(q \,\|\, p(z))$ in nats (``eq-elbo``)."""

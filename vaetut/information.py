@@ -4,24 +4,33 @@ Chapter 3, *Entropy, cross entropy, KL*. All values are in nats and have the bat
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
+    Binomial,
     Categorical,
     Distribution,
+    ExponentialFamily,
+    Geometric,
     Independent,
     MultivariateNormal,
     Normal,
     OneHotCategorical,
+    TransformedDistribution,
     register_kl,
 )
 from torch.distributions import kl_divergence as torch_kl_divergence
+from torch.distributions.kl import _KL_REGISTRY, _Match
 from torch.distributions.utils import _sum_rightmost as sum_rightmost
+from torch.nn.functional import logsigmoid
 
-from vaetut._support.validate import positive_int
+from vaetut._support.validate import any_true, positive_int
+from vaetut.distributions import Erlang
+
+D = TypeVar("D", bound=Distribution)
 
 
 class Estimate(NamedTuple):
@@ -41,7 +50,8 @@ def entropy(q: Distribution) -> Tensor:
         Nats, shape ``q.batch_shape``. For a density it may be negative.
 
     Raises:
-        NotImplementedError: if torch knows no closed form for ``q``; `monte_carlo_entropy` always works.
+        NotImplementedError: if torch knows no closed form for ``q``, or only that of the base of a class with a
+            ``log_prob`` of its own; `monte_carlo_entropy` always works.
 
     Example:
         >>> from torch.distributions import Normal
@@ -49,6 +59,8 @@ def entropy(q: Distribution) -> Tensor:
         tensor(1.4189)
     """
     _check_distribution(q, "q")
+    owner = next(c for c in type(q).__mro__ if "entropy" in vars(c))
+    _check_own_density(q, owner, "entropy", "monte_carlo_entropy(q, num_samples)")
     try:
         return q.entropy()
     except NotImplementedError:
@@ -60,9 +72,10 @@ def entropy(q: Distribution) -> Tensor:
 def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
     r"""KL divergence $D_{\mathrm{KL}}(q \,\|\, p) = \mathbb E_{q(z)}[\log q(z) - \log p(z)]$ (``eq-kl``).
 
-    Never negative, and zero only where the two agree almost everywhere. Torch's registered pairs, and also
-    ``Independent(Normal)`` against ``MultivariateNormal`` in both orders. For a diagonal Gaussian against the
-    standard normal this is AEVB, appendix B (``eq-kl-standard-normal``).
+    Never negative, and zero only where the two agree almost everywhere. It knows torch's registered pairs, those of
+    `vaetut.distributions.kl`, and ``Independent(Normal)`` against ``MultivariateNormal`` in both orders. Discrete
+    pairs are computed from exact log-probabilities: ``inf`` only where p truly gives 0 to what q may draw. For a
+    diagonal Gaussian against the standard normal this is AEVB, appendix B (``eq-kl-standard-normal``).
 
     Args:
         q: the distribution that the expectation is taken under.
@@ -72,7 +85,9 @@ def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
         Nats; the shape is the broadcast of both batch shapes.
 
     Raises:
-        NotImplementedError: if there is no closed form for the pair; `monte_carlo_kl` always works.
+        NotImplementedError: if there is no closed form for the pair, as for mixtures, or if a closed form belongs to
+            the base of a class with a ``log_prob`` of its own; `monte_carlo_kl` always works, and gives the standard
+            error.
         ValueError: if the event shapes differ or the batch shapes do not broadcast.
 
     Example:
@@ -83,21 +98,31 @@ def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
     """
     _check_pair(q, p)
     direct = _kl_of_normals(q, p)
+    if direct is None:
+        direct = _kl_by_definition(q, p)
     if direct is not None:
         return direct
+    pairs = [
+        _Match(*pair)
+        for pair in _KL_REGISTRY
+        if issubclass(type(q), pair[0]) and issubclass(type(p), pair[1])
+    ]
+    if pairs:
+        for side, owner in zip((q, p), min(pairs).types, strict=True):  # type: ignore[type-var]  # the pair that torch picks
+            _check_own_density(side, owner, "KL divergence", "monte_carlo_kl(q, p, num_samples)")
     try:
         return torch_kl_divergence(q, p)
     except NotImplementedError:
         raise NotImplementedError(
             f"no closed form for the KL divergence of {_name(q)} from {_name(p)}; "
-            "estimate it with monte_carlo_kl(q, p, num_samples)"
+            "estimate it with monte_carlo_kl(q, p, num_samples), which gives its standard error too"
         ) from None
 
 
 def cross_entropy(q: Distribution, p: Distribution) -> Tensor:
     r"""Cross entropy $H(q, p) = -\mathbb E_{q(z)}[\log p(z)]$ (``eq-cross-entropy``).
 
-    Straight from its definition for pairs of Gaussians (diagonal or full), categorical and Bernoulli
+    Straight from its definition for pairs of Gaussians (diagonal or full), categorical, Bernoulli and geometric
     distributions; for every other pair as $H(q) + D_{\mathrm{KL}}(q \,\|\, p)$ (``eq-cross-entropy-split``).
 
     Args:
@@ -105,7 +130,8 @@ def cross_entropy(q: Distribution, p: Distribution) -> Tensor:
         p: a distribution over the same events, whose log-probability is averaged.
 
     Returns:
-        Nats; the shape is the broadcast of both batch shapes; ``inf`` where q puts mass on what p calls impossible.
+        Nats; the shape is the broadcast of both batch shapes; ``inf`` where q puts mass on what has a
+        probability of exactly 0 under p (a logit of −∞; not one of −110, which float32 only rounds to 0).
 
     Raises:
         NotImplementedError: if there is no closed form for the pair; `monte_carlo_cross_entropy` always works.
@@ -134,8 +160,10 @@ def monte_carlo(f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int
     r"""Monte Carlo estimate of $\mathbb E_{q(z)}[f(z)] \approx \frac1L \sum_l f(z^{(l)})$, $z^{(l)} \sim q$
     (``eq-monte-carlo``), with its standard error $\sqrt{\mathrm{Var}[f]/L}$ (``eq-standard-error``).
 
-    Uses ``q.rsample`` where q has it, so that the value can be differentiated in q's parameters; where q has only
-    ``sample``, a gradient in q's parameters would lack a term.
+    Uses ``q.rsample`` where q has it, so that the value can be differentiated in q's parameters. Where q has only
+    ``sample``, as a mixture or a discrete q, the gradient in its parameters has the score-function term
+    (``eq-grad-score``) with a leave-one-out baseline (``eq-grad-leave-one-out``): unbiased unless the support of q
+    moves with them, but with a far larger variance, as the values are multiplied by the scores of the whole batch.
 
     Args:
         f: maps samples ``[num_samples, *q.batch_shape, *q.event_shape]`` to one value (of any shape) per sample.
@@ -155,6 +183,13 @@ def monte_carlo(f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int
         >>> bool((estimate.value - 4).abs() < 5 * estimate.standard_error)
         True
     """
+    return _monte_carlo(f, q, num_samples)
+
+
+def _monte_carlo(
+    f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int, *, per_datapoint: bool = False
+) -> Estimate:
+    """`monte_carlo`; ``per_datapoint``: each value depends on the draw of its own place in q's batch alone."""
     _check_distribution(q, "q")
     positive_int(num_samples, "num_samples")
     z = q.rsample((num_samples,)) if q.has_rsample else q.sample((num_samples,))
@@ -169,9 +204,26 @@ def monte_carlo(f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int
     if not values.is_floating_point():  # an indicator, say
         values = values.to(z.dtype if z.is_floating_point() else torch.get_default_dtype())
     mean = values.mean(0)
+    if not q.has_rsample:
+        mean = mean + _score_term(values.detach(), q, z, per_datapoint)
     if num_samples == 1:
         return Estimate(mean, torch.full_like(mean, float("nan")))
     return Estimate(mean, values.detach().std(0) / num_samples**0.5)
+
+
+def _score_term(values: Tensor, q: Distribution, z: Tensor, per_datapoint: bool) -> Tensor:
+    """0, with the gradient 1/L Σ (f_l − mean of the others) ∇ log q(z_l): what is missing where z has no gradient."""
+    if not torch.is_grad_enabled():
+        return torch.zeros_like(values[0])
+    log_prob = q.log_prob(z)
+    if not log_prob.requires_grad:
+        return torch.zeros_like(values[0])
+    score = log_prob - log_prob.detach()
+    if not per_datapoint:
+        score = score.flatten(1).sum(1).reshape(-1, *[1] * (values.dim() - 1))
+    if len(values) > 1:  # f_l − the mean of the others
+        values = (values - values.mean(0)) * (len(values) / (len(values) - 1))
+    return (values * score).mean(0)
 
 
 def monte_carlo_entropy(q: Distribution, num_samples: int) -> Estimate:
@@ -186,7 +238,7 @@ def monte_carlo_entropy(q: Distribution, num_samples: int) -> Estimate:
         >>> bool((value - 1.4189).abs() < 5 * error)
         True
     """
-    return monte_carlo(lambda z: -q.log_prob(z), q, num_samples)
+    return _monte_carlo(lambda z: -q.log_prob(z), q, num_samples, per_datapoint=True)
 
 
 def monte_carlo_cross_entropy(q: Distribution, p: Distribution, num_samples: int) -> Estimate:
@@ -203,14 +255,15 @@ def monte_carlo_cross_entropy(q: Distribution, p: Distribution, num_samples: int
         True
     """
     _check_pair(q, p)
-    return monte_carlo(lambda z: -p.log_prob(z), q, num_samples)
+    return _monte_carlo(lambda z: -p.log_prob(z), q, num_samples, per_datapoint=True)
 
 
 def monte_carlo_kl(q: Distribution, p: Distribution, num_samples: int) -> Estimate:
     r"""Monte Carlo estimate of $D_{\mathrm{KL}}(q \,\|\, p)$: $\frac1L \sum_l \log q(z^{(l)}) - \log p(z^{(l)})$
     with $z^{(l)} \sim q$ (``eq-kl-monte-carlo``).
 
-    A single estimate can be negative, although the divergence cannot. Shapes, units and errors as `monte_carlo`.
+    A single estimate can be negative, although the divergence cannot. Works for any pair with ``log_prob``, mixtures
+    among them, which have no closed form. Shapes, units, errors and the gradient as in `monte_carlo`.
 
     Example:
         >>> from torch.distributions import Normal
@@ -221,7 +274,7 @@ def monte_carlo_kl(q: Distribution, p: Distribution, num_samples: int) -> Estima
         True
     """
     _check_pair(q, p)
-    return monte_carlo(lambda z: q.log_prob(z) - p.log_prob(z), q, num_samples)
+    return _monte_carlo(lambda z: q.log_prob(z) - p.log_prob(z), q, num_samples, per_datapoint=True)
 
 
 def _kl_of_normals(q: Distribution, p: Distribution) -> Tensor | None:
@@ -241,20 +294,38 @@ def _kl_of_normals(q: Distribution, p: Distribution) -> Tensor | None:
     return 0.5 * (ratio * ratio + distance * distance - 1) - ratio.log()
 
 
+def _kl_by_definition(q: Distribution, p: Distribution) -> Tensor | None:
+    """The divergence of discrete pairs from their exact log-probabilities; None for the others.
+
+    Torch takes "impossible" from a probability that has been rounded to 0, so that a p with logits of 20 in float32 is
+    infinitely far from every q.
+    """
+    if type(q) is Independent and type(p) is Independent:
+        dims = q.reinterpreted_batch_ndims
+        if dims != p.reinterpreted_batch_ndims:
+            return None
+        return sum_rightmost(kl_divergence(q.base_dist, p.base_dist), dims)
+    if is_exactly(q, Geometric) and is_exactly(p, Geometric):
+        return _cross_entropy_of_geometrics(q, p) - _cross_entropy_of_geometrics(q, q)
+    if is_exactly(q, Binomial) and is_exactly(p, Binomial):
+        counts, others = q.total_count, p.total_count
+        if any_true(counts != others):
+            return None  # torch knows when it is infinite
+        return counts * _outcomes(_of_two(q), _of_two(p), relative=True)
+    pair = _both(q, p)
+    return None if pair is None else _outcomes(*pair, relative=True)
+
+
 def _cross_entropy_by_definition(q: Distribution, p: Distribution) -> Tensor | None:
     """-E_q[log p] for the pairs that need no detour over KL; None for the others."""
-    if isinstance(q, Normal) and isinstance(p, Normal):
+    if is_exactly(q, Normal) and is_exactly(p, Normal):
         # E_q[(z - m_p)^2] = (m_q - m_p)^2 + s_q^2
         return -p.log_prob(q.loc) + 0.5 * (q.scale / p.scale).square()
-    if isinstance(q, Bernoulli) and isinstance(p, Bernoulli):
-        return -(
-            _expected(q.probs, p.log_prob(torch.ones_like(p.probs)), p.probs)
-            + _expected(1 - q.probs, p.log_prob(torch.zeros_like(p.probs)), 1 - p.probs)
-        )
-    if isinstance(q, Categorical) and isinstance(p, Categorical):
-        return -_expected(q.probs, p.logits, p.probs).sum(-1)
-    if isinstance(q, OneHotCategorical) and isinstance(p, OneHotCategorical):
-        return -_expected(q.probs, p.logits, p.probs).sum(-1)
+    if is_exactly(q, Geometric) and is_exactly(p, Geometric):
+        return _cross_entropy_of_geometrics(q, p)
+    pair = _both(q, p)
+    if pair is not None:
+        return _outcomes(*pair)
     if isinstance(q, Independent) and isinstance(p, Independent):
         dims = q.reinterpreted_batch_ndims
         if dims == p.reinterpreted_batch_ndims:
@@ -264,7 +335,7 @@ def _cross_entropy_by_definition(q: Distribution, p: Distribution) -> Tensor | N
                 inner = inner.expand(torch.broadcast_shapes(q.base_dist.batch_shape, p.base_dist.batch_shape))
                 return sum_rightmost(inner, dims)
         return None
-    full_q, full_p = _as_multivariate_normal(q), _as_multivariate_normal(p)
+    full_q, full_p = as_multivariate_normal(q), as_multivariate_normal(p)
     if full_q is not None and full_p is not None:
         # E_q[(z - m_p)' P (z - m_p)] = (m_q - m_p)' P (m_q - m_p) + tr(P S_q);  P = (A A')^-1, S_q = B B'
         a, b = torch.broadcast_tensors(full_p.scale_tril, full_q.scale_tril)
@@ -273,18 +344,98 @@ def _cross_entropy_by_definition(q: Distribution, p: Distribution) -> Tensor | N
     return None
 
 
-def _expected(weight: Tensor, log_p: Tensor, p: Tensor) -> Tensor:
-    """weight * log p, with 0 log 0 = 0 and -inf where p is 0 (torch clamps the logits of a zero probability)."""
-    weight, log_p, p = torch.broadcast_tensors(weight, log_p, p)
-    exact = torch.where(p == 0, torch.full_like(log_p, -torch.inf), log_p)
-    return torch.where(weight == 0, torch.zeros_like(weight), weight * torch.where(weight == 0, 0.0, exact))
+class Outcomes(NamedTuple):
+    """The probabilities of a finite number of outcomes ``[..., K]``, and their logs, −inf only where one is truly 0."""
+
+    probs: Tensor
+    log_probs: Tensor
 
 
-def _as_multivariate_normal(q: Distribution) -> MultivariateNormal | None:
+def outcomes_of(q: Distribution) -> Outcomes | None:
+    """The outcomes of a Bernoulli (0, then 1), Categorical or OneHotCategorical; None for the others."""
+    if is_exactly(q, Bernoulli):
+        return _of_two(q)
+    if is_exactly(q, Categorical):
+        return _of_many(q)
+    if is_exactly(q, OneHotCategorical):
+        return _of_many(q._categorical)
+    return None
+
+
+def is_exactly(q: Distribution, kind: type[D]) -> TypeGuard[D]:
+    """Whether q has the density of ``kind``: a subclass with a log_prob of its own is another distribution."""
+    return isinstance(q, kind) and type(q).log_prob is kind.log_prob
+
+
+def _both(q: Distribution, p: Distribution) -> tuple[Outcomes, Outcomes] | None:
+    for kind in (Bernoulli, Categorical, OneHotCategorical):
+        if is_exactly(q, kind) and is_exactly(p, kind):
+            first, second = outcomes_of(q), outcomes_of(p)
+            assert first is not None and second is not None
+            return first, second
+    return None
+
+
+def _of_two(q: Bernoulli | Binomial | Geometric) -> Outcomes:
+    if "logits" in q.__dict__:
+        logits = torch.stack([-q.logits, q.logits], -1)
+        again = q.logits.sigmoid()
+        zero = _given_zero(torch.stack([1 - q.probs, q.probs], -1), torch.stack([1 - again, again], -1))
+        return Outcomes(
+            torch.where(zero, 0.0, logits.sigmoid()), torch.where(zero, -torch.inf, logsigmoid(logits))
+        )
+    rest = torch.where(q.probs < 1, q.probs.neg(), 0.0).log1p()
+    logs = torch.stack([torch.where(q.probs < 1, rest, -torch.inf), _log(q.probs)], -1)
+    return Outcomes(torch.stack([1 - q.probs, q.probs], -1), logs)
+
+
+def _of_many(q: Categorical) -> Outcomes:
+    if "logits" in q.__dict__:
+        probs = q.logits.softmax(-1)
+        zero = _given_zero(q.probs, probs)
+        return Outcomes(torch.where(zero, 0.0, probs), torch.where(zero, -torch.inf, q.logits))
+    return Outcomes(q.probs, _log(q.probs))
+
+
+def _given_zero(probs: Tensor, again: Tensor) -> Tensor:
+    """Where the user gave a probability of 0: torch's logits of it, near -16, give ``again`` another one.
+
+    Torch keeps probs and logits in the same place, whichever of both was computed from the other.
+    """
+    return (probs == 0) & (again != 0)
+
+
+def _log(p: Tensor) -> Tensor:
+    """log p, with a gradient of 0 where p is 0."""
+    return torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), -torch.inf)
+
+
+def _outcomes(q: Outcomes, p: Outcomes, relative: bool = False) -> Tensor:
+    """-sum q log p, or sum q (log q - log p), with 0 log 0 = 0; inf where q is positive and p is 0."""
+    weight, log_q, log_p = torch.broadcast_tensors(q.probs, q.log_probs, p.log_probs)
+    impossible = log_p == -torch.inf
+    value = torch.where(impossible, 0.0, log_p)
+    if relative:
+        value = value - torch.where(log_q == -torch.inf, 0.0, log_q)
+    infinite = impossible & (log_q > -torch.inf)
+    return torch.where(infinite, torch.inf, -weight * value).sum(-1)
+
+
+def _cross_entropy_of_geometrics(q: Geometric, p: Geometric) -> Tensor:
+    """-log p(success) - E[failures] log p(failure)."""
+    failures, wins = _of_two(q).log_probs.unbind(-1)
+    fail, win = _of_two(p).log_probs.unbind(-1)
+    mean = torch.where(failures > -torch.inf, (failures - wins).exp(), 0.0)
+    impossible = fail == -torch.inf
+    infinite = impossible & (mean > 0)
+    return torch.where(infinite, torch.inf, -win - mean * torch.where(impossible, 0.0, fail))
+
+
+def as_multivariate_normal(q: Distribution) -> MultivariateNormal | None:
     """``q`` with a full covariance: itself, or an Independent(Normal) over one dimension; None for the others."""
-    if isinstance(q, MultivariateNormal):
+    if is_exactly(q, MultivariateNormal):
         return q
-    if isinstance(q, Independent) and isinstance(q.base_dist, Normal) and q.reinterpreted_batch_ndims == 1:
+    if is_exactly(q, Independent) and is_exactly(q.base_dist, Normal) and q.reinterpreted_batch_ndims == 1:
         return MultivariateNormal(q.base_dist.loc, scale_tril=torch.diag_embed(q.base_dist.scale))
     return None
 
@@ -292,7 +443,7 @@ def _as_multivariate_normal(q: Distribution) -> MultivariateNormal | None:
 @register_kl(Independent, MultivariateNormal)
 @register_kl(MultivariateNormal, Independent)
 def _kl_diagonal_and_full_gaussian(q: Distribution, p: Distribution) -> Tensor:
-    full_q, full_p = _as_multivariate_normal(q), _as_multivariate_normal(p)
+    full_q, full_p = as_multivariate_normal(q), as_multivariate_normal(p)
     if full_q is None or full_p is None:
         raise NotImplementedError
     return torch_kl_divergence(full_q, full_p)
@@ -301,6 +452,22 @@ def _kl_diagonal_and_full_gaussian(q: Distribution, p: Distribution) -> Tensor:
 def _check_distribution(q: object, name: str) -> None:
     if not isinstance(q, Distribution):
         raise TypeError(f"{name} must be a torch.distributions.Distribution, got {type(q).__name__}")
+
+
+# Classes that write the density of their base in another way, and classes whose formulas hold for any density.
+SAME_DENSITY = (Erlang,)
+GENERAL = (Distribution, ExponentialFamily, Independent, TransformedDistribution)
+
+
+def _check_own_density(q: Distribution, owner: type[Distribution], what: str, instead: str) -> None:
+    """Refuse a formula of the class ``owner`` for a subclass that has a density of its own."""
+    density = next(c for c in type(q).__mro__ if "log_prob" in vars(c))
+    if owner in GENERAL or density in SAME_DENSITY or issubclass(owner, density):
+        return
+    raise NotImplementedError(
+        f"{type(q).__name__} has the log_prob of {density.__name__}, but the closed form for the {what} is that of "
+        f"{owner.__name__}; estimate it with {instead}"
+    )
 
 
 def _check_pair(q: Distribution, p: Distribution) -> None:

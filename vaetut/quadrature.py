@@ -4,14 +4,18 @@ Used in every chapter, first in chapter 1, *Latent-variable models*. A true valu
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, MultivariateNormal
 
 from vaetut._support.validate import positive_int
-from vaetut.information import _as_multivariate_normal
+from vaetut.information import as_multivariate_normal, outcomes_of
+
+MAX_POINTS = 1000  # of a Gauss-Hermite rule in one dimension: a second for its nodes
+PART = 1 << 22  # numbers that f is given at a time: 32 MB in float64
 
 
 def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: int = 16) -> Tensor:
@@ -20,9 +24,13 @@ def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: i
     The sum over the support is exact. The quadrature is exact (to rounding) if f is a polynomial in z of degree below
     ``2 * num_points``, as every log-density of a linear-Gaussian model is, and close for other smooth f.
 
+    f is called with a part of the points at a time, so that its input stays below 32 MB whatever the batch. (With a
+    gradient, autograd keeps what f computes for all of them.)
+
     Args:
         f: maps ``z [points, *q.batch_shape, *q.event_shape]`` to values ``[points, *q.batch_shape]``.
-        q: a distribution with ``enumerate_support``, or ``Independent(Normal, 1)`` or ``MultivariateNormal``.
+        q: a distribution with ``enumerate_support``, or ``Independent(Normal, 1)`` or ``MultivariateNormal`` (not a
+            subclass with a ``log_prob`` of its own).
         num_points: points of the rule in each latent dimension, ``num_points ** latent`` in all; not used for sums.
 
     Returns:
@@ -30,7 +38,8 @@ def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: i
 
     Raises:
         NotImplementedError: if q is neither; `monte_carlo` estimates the expectation for any q.
-        ValueError: if ``num_points < 1``, the grid would exceed a million points, or f returns another shape.
+        ValueError: unless ``num_points`` is from 1 to 1000, if the grid would exceed a million points, or if f returns
+            another shape.
 
     Example:
         >>> q = torch.distributions.MultivariateNormal(torch.ones(1), torch.eye(1))
@@ -38,35 +47,75 @@ def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: i
         10.0
     """
     positive_int(num_points, "num_points")
-    gaussian = _as_multivariate_normal(q)
+    gaussian = as_multivariate_normal(q)
     if gaussian is not None:
-        latent = gaussian.event_shape[0]
-        if num_points**latent > 1_000_000:
-            raise ValueError(f"num_points ** latent must be at most 1e6, got {num_points} ** {latent}")
-        nodes, weights = (
-            torch.as_tensor(a, dtype=gaussian.loc.dtype, device=gaussian.loc.device)
-            for a in np.polynomial.hermite_e.hermegauss(num_points)
-        )
-        standard = torch.cartesian_prod(*[nodes] * latent).reshape(-1, latent)
-        product = torch.cartesian_prod(*[weights / weights.sum()] * latent).reshape(-1, latent).prod(-1)
-        ones = (1,) * len(gaussian.batch_shape)
-        standard = standard.reshape(-1, *ones, latent)
-        z = gaussian.loc + (gaussian.scale_tril @ standard.unsqueeze(-1)).squeeze(-1)
-        weight = product.reshape(-1, *ones)
-    elif getattr(q, "has_enumerate_support", False):
-        z = q.enumerate_support()
-        weight = q.log_prob(z).exp()
-    else:
+        return _over_gaussian(f, gaussian, num_points)
+    if not getattr(q, "has_enumerate_support", False):
         raise NotImplementedError(
             f"q must be discrete with a finite support, Independent(Normal, 1) or MultivariateNormal, "
             f"got {type(q).__name__}; monte_carlo(f, q, num_samples) estimates the expectation"
         )
+    z = q.enumerate_support()
+    outcomes = outcomes_of(q)
+    # The exact probabilities: torch's log_prob of an outcome that is impossible is not -inf but near -16.
+    weight = q.log_prob(z).exp() if outcomes is None else outcomes.probs.movedim(-1, 0)
+    return _average(weight, _values(f, z, q.batch_shape))
+
+
+def _over_gaussian(f: Callable[[Tensor], Tensor], q: MultivariateNormal, num_points: int) -> Tensor:
+    latent = q.event_shape[0]
+    if num_points > MAX_POINTS:
+        raise ValueError(f"num_points must be at most {MAX_POINTS}, got {num_points}")
+    if num_points**latent > 1_000_000:
+        raise ValueError(f"num_points ** latent must be at most 1e6, got {num_points} ** {latent}")
+    nodes, weights = (
+        torch.as_tensor(a, dtype=q.loc.dtype, device=q.loc.device) for a in gauss_hermite(num_points)
+    )
+    powers = num_points ** torch.arange(latent, device=q.loc.device)
+    ones = (1,) * len(q.batch_shape)
+    # f may keep some ten tensors of the size of its input
+    part = max(1, PART // max(1, q.batch_shape.numel() * latent))
+    total = torch.zeros(q.batch_shape, dtype=q.loc.dtype, device=q.loc.device)
+    for index in torch.arange(num_points**latent, device=q.loc.device).split(part):
+        digits = (index.unsqueeze(-1) // powers) % num_points  # which node in each dimension
+        shift = torch.einsum("...ij,pj->p...i", q.scale_tril, nodes[digits])
+        weight = weights[digits].prod(-1).reshape(-1, *ones)
+        total = total + _average(weight, _values(f, q.loc + shift, q.batch_shape))
+    return total
+
+
+def _values(f: Callable[[Tensor], Tensor], z: Tensor, batch_shape: torch.Size) -> Tensor:
     values = f(z)
-    if values.shape != (len(z), *q.batch_shape):
+    if values.shape != (len(z), *batch_shape):
         raise ValueError(
-            f"f must return one value per point, shape {(len(z), *q.batch_shape)}, got {tuple(values.shape)}"
+            f"f must return one value per point, shape {(len(z), *batch_shape)}, got {tuple(values.shape)}"
         )
-    return (weight * values).sum(0)
+    return values
+
+
+def _average(weight: Tensor, values: Tensor) -> Tensor:
+    """The weighted sum; an infinite value of no weight counts nothing."""
+    return (weight * torch.where((weight == 0) & ~values.isfinite(), 0.0, values)).sum(0)
+
+
+@lru_cache(maxsize=32)
+def gauss_hermite(num_points: int) -> tuple[np.ndarray, np.ndarray]:
+    r"""Nodes and weights of the rule for $\mathcal N(0, 1)$, the weights summing to 1 (Golub and Welsch 1969).
+
+    The nodes are the eigenvalues of the Jacobi matrix of the Hermite polynomials. A weight is $1/\sum_k p_k(x)^2$ with
+    the orthonormal $p_k$, here times $e^{-x^2/4}$, so that nothing overflows: numpy's own are NaN from 371 points on.
+    """
+    off = np.sqrt(np.arange(1.0, num_points))
+    nodes = np.linalg.eigvalsh(np.diag(off, 1) + np.diag(off, -1))
+    nodes = (nodes - nodes[::-1]) / 2
+    before, now = np.zeros(num_points), np.exp(-(nodes**2) / 4)
+    total = now**2
+    for k in range(1, num_points):
+        before, now = now, (nodes * now - (off[k - 2] if k > 1 else 0.0) * before) / off[k - 1]
+        total += now**2
+    # Where e^(−x²/4) is 0 in float64, so is the weight.
+    weights = np.divide(np.exp(-(nodes**2) / 2), total, out=np.zeros(num_points), where=total > 0)
+    return nodes, weights / weights.sum()
 
 
 def integrate(
@@ -79,7 +128,8 @@ def integrate(
     kink, it falls only with the square of the step.
 
     Args:
-        f: maps ``t [num_points]`` (float64) to values ``[..., num_points]``; the last dimension is integrated.
+        f: maps ``t [points]`` (float64) to values ``[..., points]``; the last dimension is integrated. It is called
+            with all points at once up to 65,537 of them, and beyond with as many at a time.
         low: lower end, finite.
         high: upper end, finite, above ``low``.
         num_points: points of the grid, at least 2.
@@ -98,10 +148,19 @@ def integrate(
         raise ValueError(f"low and high must be finite with low < high, got {low} and {high}")
     if positive_int(num_points, "num_points") < 2:
         raise ValueError(f"num_points must be at least 2, got {num_points}")
-    grid = torch.linspace(low, high, num_points, dtype=torch.float64, device=device)
-    values = f(grid)
-    if values.shape[-1:] != (num_points,):
-        raise ValueError(
-            f"f must return [..., {num_points}] for its {num_points} points, got {tuple(values.shape)}"
-        )
-    return torch.trapezoid(values, grid, dim=-1)
+    total = None
+    for start in range(0, num_points - 1, PART // 64):  # neighboring parts share a point
+        stop = min(start + PART // 64, num_points - 1)
+        # as torch.linspace: from both ends
+        index = torch.arange(start, stop + 1, dtype=torch.float64, device=device)
+        step = (high - low) / (num_points - 1)
+        grid = torch.where(index < num_points / 2, low + step * index, high - step * (num_points - 1 - index))
+        values = f(grid)
+        if values.shape[-1:] != grid.shape:
+            raise ValueError(
+                f"f must return [..., {len(grid)}] for its {len(grid)} points, got {tuple(values.shape)}"
+            )
+        part = torch.trapezoid(values, grid, dim=-1)
+        total = part if total is None else total + part
+    assert total is not None
+    return total

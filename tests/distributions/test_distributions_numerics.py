@@ -220,7 +220,9 @@ def test_noise_is_open_and_symmetric(dtype):
 
 def test_noise_raises_an_exact_zero(monkeypatch):
     """The one draw in 2²⁴ that torch.rand gives, made to happen."""
-    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.zeros(shape, **options))
+    monkeypatch.setattr(
+        torch, "rand", lambda shape, *, generator=None, **options: torch.zeros(shape, **options)
+    )
     for dtype in (F32, F64):
         u = open_uniform((3,), dtype=dtype, device=CPU)
         assert (u > 0).all()
@@ -229,7 +231,9 @@ def test_noise_raises_an_exact_zero(monkeypatch):
 
 
 def test_direction_of_an_exact_zero(monkeypatch):
-    monkeypatch.setattr(torch, "randn", lambda shape, **options: torch.zeros(shape, **options))
+    monkeypatch.setattr(
+        torch, "randn", lambda shape, *, generator=None, **options: torch.zeros(shape, **options)
+    )
     z = Elliptical(Rayleigh(torch.ones(4)), torch.zeros(3), torch.eye(3)).rsample()
     assert torch.isfinite(z).all()
     assert (z != 0).all()

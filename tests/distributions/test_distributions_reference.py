@@ -146,7 +146,7 @@ def test_reciprocal_variance_of_a_narrow_interval(width):
     log_width = mpmath.log(b / a)
     variance = (b**2 - a**2) / (2 * log_width) - ((b - a) / log_width) ** 2
     assert_relative(q.variance, float(variance), 1e-13)
-    assert_relative(q._log_width, float(log_width), 1e-15)
+    assert_relative(q.log_width, float(log_width), 1e-15)
 
 
 A = torch.tensor([[1.0, 0.0, 0.0], [0.5, 2.0, 0.0], [-0.3, 0.2, 0.7]], dtype=F64)

@@ -19,7 +19,7 @@ from vaetut.reparam import (
     register_reparameterization,
     reparameterize,
 )
-from vaetut.reparam.registry import _found, _picked, _rules
+from vaetut.reparam.registry import _choices, _rules
 
 ONE = torch.ones(())
 
@@ -70,7 +70,8 @@ def test_every_row_can_be_shown_as_a_table():
         (vd.Logistic, ("inverse_cdf", "location_scale", "implicit")),
         (td.Gamma, ("implicit", "composition")),
         (td.Chi2, ("implicit", "composition")),
-        (td.Dirichlet, ("implicit", "composition")),
+        (td.Dirichlet, ("composition", "implicit")),
+        (td.Beta, ("composition", "implicit")),
         (td.MultivariateNormal, ("location_scale",)),
         (td.Poisson, ()),
         (td.VonMises, ("implicit",)),
@@ -211,8 +212,7 @@ def registry():
     yield
     _rules.clear()
     _rules.update(before)
-    _found.clear()
-    _picked.clear()
+    _choices.cache_clear()
 
 
 class Power(td.Distribution):
@@ -294,7 +294,8 @@ def test_a_transformed_distribution_is_its_base_transformed():
 
 def test_transforms_of_a_dirichlet_have_draws_but_no_map():
     q = td.Dirichlet(torch.ones(3))
-    for r in (reparameterize(q), reparameterize(td.Independent(td.Dirichlet(torch.ones(2, 3)), 1))):
+    rows = td.Independent(td.Dirichlet(torch.ones(2, 3)), 1)
+    for r in (reparameterize(q, "implicit"), reparameterize(rows, "implicit")):
         assert r.family == "implicit"
         assert r.rsample((4,)).shape[-1] == 3
         with pytest.raises(NotImplementedError, match="via='composition' has both"):

@@ -1,4 +1,4 @@
-"""Moments in closed form of positive random variables: E[log x], Var[log x] and log E[xᵏ] for real k."""
+"""Moments in closed form of positive random variables: E[log x], Var[log x], the entropy, and E[xᵏ] for real k."""
 
 import math
 from collections.abc import Callable
@@ -18,16 +18,33 @@ from torch.distributions import (
     Weibull,
 )
 
+from vaetut.distributions._stirling import (
+    HALF_LOG_2PI,
+    digamma_remainder,
+    log_gamma_ratio,
+    log_gamma_remainder,
+)
 from vaetut.distributions.rayleigh import Rayleigh
-from vaetut.distributions.reciprocal import Reciprocal, log_ratio
+from vaetut.distributions.reciprocal import Reciprocal
 
 
 class LogMoments(NamedTuple):
-    """What the entropies and divergences of positive variables are made of."""
+    """What the entropies and divergences of positive variables are made of.
+
+    They are split such that nothing large cancels: a Gamma(1e5, 1e5) is narrow, and its E[log x] and log E[xᵏ] nearly
+    agree, so the difference of both is what is given.
+    """
 
     mean_log: Tensor  # E[log x]
     var_log: Tensor  # Var[log x]
-    log_power: Callable[[Tensor | float], Tensor]  # k ↦ log E[xᵏ], ∞ where the moment does not exist
+    entropy_log: Tensor  # the entropy of log x, that of x less E[log x]
+    excess: Callable[
+        [Tensor | float], Tensor
+    ]  # k ↦ log E[xᵏ] − k E[log x] ≥ 0, ∞ where the moment does not exist
+
+    def log_power(self, k: Tensor | float) -> Tensor:
+        """log E[xᵏ]."""
+        return k * self.mean_log + self.excess(k)
 
 
 @singledispatch
@@ -37,19 +54,24 @@ def log_moments(p: Distribution) -> LogMoments:
 
 
 def power_of_gamma(concentration: Tensor, scale: Tensor, power: Tensor | float) -> LogMoments:
-    """x = scale · Gᵖᵒʷᵉʳ with G ~ Gamma(concentration, 1), so that E[Gᵏ] = Γ(concentration + k)/Γ(concentration)."""
+    """x = scale · Gᵖᵒʷᵉʳ with G ~ Gamma(a, 1) and a = concentration, so that E[Gᵏ] = Γ(a + k)/Γ(a)."""
+    digamma = digamma_remainder(concentration)  # ψ(a) − log a
 
-    def log_power(k: Tensor | float) -> Tensor:
-        shifted = concentration + k * power
-        exists = shifted > 0
-        value = k * scale.log() + torch.where(exists, shifted, 1.0).lgamma() - concentration.lgamma()
+    def excess(k: Tensor | float) -> Tensor:
+        shift = torch.as_tensor(k * power, dtype=scale.dtype, device=scale.device)
+        exists = concentration + shift > 0
+        value = log_gamma_ratio(concentration, torch.where(exists, shift, 1.0)) - shift * digamma
         return torch.where(exists, value, math.inf)
 
+    size = power.abs().log() if isinstance(power, Tensor) else math.log(abs(power))
+    # The entropy of log G is a + log Γ(a) − a ψ(a).
+    entropy = log_gamma_remainder(concentration) - concentration.log() / 2 - concentration * digamma
     return LogMoments(
-        scale.log() + power * concentration.digamma(),
+        scale.log() + power * (concentration.log() + digamma),
         # ψ′(a) = ζ(2, a). torch's polygamma(1, a) has an error of 1e-9.
         power**2 * torch.special.zeta(2.0, concentration),
-        log_power,
+        entropy + HALF_LOG_2PI + size,
+        excess,
     )
 
 
@@ -86,27 +108,28 @@ def _(p: HalfNormal) -> LogMoments:
 @log_moments.register
 def _(p: LogNormal) -> LogMoments:
     variance = p.scale.square()
-    return LogMoments(p.loc, variance, lambda k: k * p.loc + k**2 * variance / 2)
+    return LogMoments(
+        p.loc, variance, p.scale.log() + 0.5 + HALF_LOG_2PI, lambda k: k**2 * variance / 2 + 0 * p.loc
+    )
 
 
 @log_moments.register
 def _(p: Pareto) -> LogMoments:
-    def log_power(k: Tensor | float) -> Tensor:
+    def excess(k: Tensor | float) -> Tensor:
         exists = p.alpha > k
-        value = k * p.scale.log() - torch.log1p(torch.where(exists, -k / p.alpha, 0.0))
-        return torch.where(exists, value, math.inf)
+        ratio = torch.where(exists, k / p.alpha, 0.0)
+        return torch.where(exists, -torch.log1p(-ratio) - ratio, math.inf)
 
-    return LogMoments(p.scale.log() + 1 / p.alpha, p.alpha**-2, log_power)
+    return LogMoments(p.scale.log() + 1 / p.alpha, p.alpha**-2, 1 - p.alpha.log(), excess)
 
 
 @log_moments.register
 def _(p: Reciprocal) -> LogMoments:
-    log_low, log_high, width = p.low.log(), p.high.log(), log_ratio(p.high, p.low)
+    width = p.log_width
 
-    def log_power(k: Tensor | float) -> Tensor:
-        # The moment is (bᵏ − aᵏ)/(k log(b/a)); the larger of the two powers is taken out.
-        k = torch.as_tensor(k, dtype=width.dtype, device=width.device)
-        exponent = k.abs() * width
-        return k * torch.where(k > 0, log_high, log_low) + torch.log(-torch.expm1(-exponent) / exponent)
+    def excess(k: Tensor | float) -> Tensor:
+        # E[xᵏ] is (bᵏ − aᵏ)/(k log(b/a)); the larger of the two powers is taken out.
+        exponent = torch.as_tensor(k, dtype=width.dtype, device=width.device).abs() * width
+        return exponent / 2 + torch.log(-torch.expm1(-exponent) / exponent)
 
-    return LogMoments((log_low + log_high) / 2, width.square() / 12, log_power)
+    return LogMoments((p.low.log() + p.high.log()) / 2, width.square() / 12, width.log(), excess)

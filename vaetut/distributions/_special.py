@@ -17,7 +17,9 @@ _TERMS = 20  # of the power series in G, for G < 1
 _NODES = 80  # of the integral, for G > 1; relative error 1e-10
 
 
-def open_uniform(shape: _size, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+def open_uniform(
+    shape: _size, *, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
+) -> Tensor:
     """Draw from the uniform distribution on the open interval (0, 1): never 0, never 1.
 
     `torch.rand` returns 0 now and then (once in 2²⁴ float32 draws), and the quantile of 0 or 1 is an infinite sample
@@ -29,7 +31,8 @@ def open_uniform(shape: _size, *, dtype: torch.dtype, device: torch.device) -> T
     Args:
         shape: shape of the result.
         dtype: ``torch.float32`` or ``torch.float64``.
-        device: where to draw; the global generator of that device is used.
+        device: where to draw.
+        generator: draws from it; by default from the global generator of that device.
 
     Returns:
         Tensor of ``shape`` with values in [δ, 1 − δ].
@@ -40,7 +43,8 @@ def open_uniform(shape: _size, *, dtype: torch.dtype, device: torch.device) -> T
         True
     """
     # rand() < 1 holds already. The spacing of the numbers just below 1 is eps / 2, hence the δ that mirrors it.
-    return torch.rand(shape, dtype=dtype, device=device).clamp(min=torch.finfo(dtype).eps / 2)
+    u = torch.rand(shape, dtype=dtype, device=device, generator=generator)
+    return u.clamp(min=torch.finfo(dtype).eps / 2)
 
 
 def log_gamma_quantile(u: Tensor, shape: Tensor) -> Tensor:
@@ -95,6 +99,17 @@ class _At(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.save_for_backward(inputs[0], output)
+        ctx.save_for_forward(inputs[0], output)
+
+    @staticmethod
+    def jvp(ctx: Any, shape_tangent: Tensor | None, u_tangent: Tensor | None, _: Any) -> Tensor:
+        shape, y = ctx.saved_tensors
+        total = torch.zeros_like(y)
+        if shape_tangent is not None:
+            total = total + shape_tangent * _slope(shape, y)
+        if u_tangent is not None:
+            total = total + u_tangent * (-_log_density(shape, y)).exp()
+        return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -196,3 +211,22 @@ def _slope_integral(shape: Tensor, log_x: Tensor) -> Tensor:
         value = torch.addcmul(s * shape, x, torch.expm1(s), value=-1).exp()
         mass, moment = torch.add(mass, value, alpha=weight), torch.add(moment, value, alpha=weight * node)
     return (gap.abs() * mass + moment / rate) / rate
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 − e⁻ˣ) for x ≥ 0, to full precision for small x and for large."""
+    small = x < math.log(2)
+    # Each branch is fed a harmless value where the other is chosen: else its infinite slope times 0 would be NaN.
+    return torch.where(
+        small,
+        torch.log(-torch.expm1(-torch.where(small, x, 1.0))),
+        torch.log1p(-torch.exp(-torch.where(small, 1.0, x))),
+    )
+
+
+def log_of(p: Tensor, complement: Tensor) -> Tensor:
+    """log p of a probability p whose complement 1 − p is known to full precision too."""
+    small = p < 0.5
+    return torch.where(
+        small, torch.log(torch.where(small, p, 0.5)), torch.log1p(-torch.where(small, 0.5, complement))
+    )

@@ -1,6 +1,7 @@
 """The elliptical distributions (chapter 8, *Location-scale*)."""
 
 import copy
+import inspect
 import math
 from typing import Any, ClassVar, Self
 
@@ -10,13 +11,13 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from vaetut._support.validate import any_true
-from vaetut.distributions._common import (
+from vaetut.distributions._base import (
     as_location_and_scale,
     broadcast_shapes,
     check_finite,
-    spread,
+    in_dtype_of,
+    matvec,
     squared_length,
-    zero_outside,
 )
 from vaetut.distributions._moments import log_moments
 
@@ -26,13 +27,12 @@ def log_sphere_area(d: int) -> float:
     return math.log(2) + d / 2 * math.log(math.pi) - math.lgamma(d / 2)
 
 
-def uniform_direction(shape: _size, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Draw vectors that are uniform on the unit sphere: Gaussian vectors divided by their lengths."""
-    noise = torch.randn(shape, dtype=dtype, device=device)
+def unit_vector(noise: Tensor) -> Tensor:
+    """Gaussian vectors divided by their lengths: uniform on the unit sphere."""
     square = noise.square().sum(-1, keepdim=True)
     # randn can return an exact 0, and so, in one dimension, a vector without a direction: it becomes (1, …, 1).
-    lost = (square == 0).to(dtype)
-    return (noise + lost) * (square + lost * shape[-1]).rsqrt()
+    lost = (square == 0).to(noise.dtype)
+    return (noise + lost) * (square + lost * noise.shape[-1]).rsqrt()
 
 
 class Elliptical(Distribution):
@@ -122,52 +122,68 @@ class Elliptical(Distribution):
         return torch.where(torch.isfinite(self.radial.mean).unsqueeze(-1), self.loc, math.nan)
 
     @property
-    def _mean_square_per_dim(self) -> Tensor:
-        """E[r²]/d."""
+    def covariance_factor(self) -> Tensor:
+        """E[r²]/d, by which A Aᵀ is multiplied in the covariance."""
         return (self.radial.variance + self.radial.mean.square()) / self.loc.shape[-1]
 
     @property
     def variance(self) -> Tensor:
         """The variances, the diagonal of the covariance matrix."""
-        return self.scale_tril.square().sum(-1) * self._mean_square_per_dim.unsqueeze(-1)
+        return self.scale_tril.square().sum(-1) * self.covariance_factor.unsqueeze(-1)
 
     @property
     def covariance_matrix(self) -> Tensor:
         """The covariance A Aᵀ E[r²]/d."""
-        return self.scale_tril @ self.scale_tril.mT * self._mean_square_per_dim.unsqueeze(-1).unsqueeze(-1)
+        return self.scale_tril @ self.scale_tril.mT * self.covariance_factor.unsqueeze(-1).unsqueeze(-1)
 
     @property
     def _log_det(self) -> Tensor:
         return self._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
-    def _place(self, radius: Tensor) -> Tensor:
-        shape = radius.shape + self.event_shape
-        direction = uniform_direction(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return torch.addcmul(
-            self.loc, radius.unsqueeze(-1), spread(self._unbroadcasted_scale_tril, direction)
-        )
+    def place(self, radius: Tensor, noise: Tensor) -> Tensor:
+        """The point μ + r A u at a radius r [*sample, *batch], in the direction u of Gaussian noise [..., d]."""
+        moved = matvec(self._unbroadcasted_scale_tril, unit_vector(noise))
+        return torch.addcmul(self.loc, radius.unsqueeze(-1), moved)
 
-    def sample(self, sample_shape: _size = ()) -> Tensor:
+    def _place(self, radius: Tensor, generator: torch.Generator | None) -> Tensor:
+        shape, loc = radius.shape + self.event_shape, self.loc
+        return self.place(radius, torch.randn(shape, dtype=loc.dtype, device=loc.device, generator=generator))
+
+    def _with(self, generator: torch.Generator | None) -> dict[str, torch.Generator]:
+        """The keyword that the radial's sampler takes; torch's own samplers take none."""
+        if generator is None:
+            return {}
+        if "generator" not in inspect.signature(self.radial.rsample).parameters:
+            raise NotImplementedError(
+                f"generator must be None with radial {type(self.radial).__name__}, whose sampler takes none; "
+                "use a radial from vaetut.distributions, or torch.manual_seed"
+            )
+        return {"generator": generator}
+
+    def sample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw from the distribution, without gradients. Shape sample + batch + [d]."""
         with torch.no_grad():
-            return self._place(self.radial.sample(sample_shape))
+            return self._place(self.radial.sample(sample_shape, **self._with(generator)), generator)
 
-    def rsample(self, sample_shape: _size = ()) -> Tensor:
+    def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw with gradients in ``loc``, ``scale_tril`` and the radial's parameters. Shape sample + batch + [d]."""
-        return self._place(self.radial.rsample(sample_shape))
+        return self._place(self.radial.rsample(sample_shape, **self._with(generator)), generator)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density at ``value`` [..., d], in nats; −∞ where r is outside the radial's support."""
         if self._validate_args:
             self._validate_sample(value)
         d = self.loc.shape[-1]
+        value = in_dtype_of(self.loc, value)
         square = squared_length(self._unbroadcasted_scale_tril, value - self.loc)
         # The smallest r instead of 0: the limit of the density there, and a gradient of 0 instead of NaN.
         radius = square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()
         # r is recomputed with rounding errors, and may lie just outside the support of a bounded radial.
         radial = copy.copy(self.radial)
         radial._validate_args = False
-        log_radial = zero_outside(radial, radius, radial.log_prob(radius))
+        support: Any = radial.support
+        inside = support.check(radius) | radius.isnan()
+        log_radial = torch.where(inside, radial.log_prob(radius), -math.inf)
         return log_radial - (d - 1) * radius.log() - log_sphere_area(d) - self._log_det
 
     def __repr__(self) -> str:

@@ -1,55 +1,25 @@
 """The Erlang distribution (chapter 9, *Composition*)."""
 
+import math
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 from torch.distributions import Distribution, Gamma, constraints
-from torch.distributions.utils import broadcast_all
 from torch.types import _size
 
-from vaetut.distributions._common import as_parameters, check_finite, check_probability, zero_outside
-from vaetut.distributions._special import open_uniform
+from vaetut.distributions._base import (
+    as_number,
+    as_parameters,
+    check_finite,
+    check_probability,
+    in_dtype_of,
+    log_below_overflow,
+    zero_outside,
+)
+from vaetut.distributions._special import log_gamma_quantile, log_of, open_uniform
 
 MAX_PHASES = 8  # more exponentials than this cost more than one draw of torch's gamma sampler
-
-
-class _StandardQuantile(torch.autograd.Function):
-    """The quantile y(k, q) of the sum of k standard exponentials, in float64; dy/dq = 1/p(y), to any order."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(k: Tensor, q: Tensor) -> Tensor:
-        log_q, log_upper = q.log(), torch.log1p(-q)
-        log_factorial = torch.lgamma(k + 1)
-        # Two starting points: (q k!)^(1/k) is a lower bound, sharp in the lower tail; Wilson and Hilferty (1931) is
-        # good everywhere else. q and 1 − q are kept away from 0 here; the ends are put right below.
-        bound = torch.exp((log_q + log_factorial) / k)
-        z = torch.special.ndtri(q.clamp(1e-300, 1 - 2**-53))
-        cube = (1 - 1 / (9 * k) + z / (3 * k.sqrt())).clamp(min=0)
-        y = torch.maximum(bound, k * cube**3)
-        # Newton's method: log F is concave in log y, and log(1 − F) is concave in y, so from any point its second
-        # step is on the safe side of the root, and the rest approach it monotonically and quadratically: from the
-        # starting points above three steps reach rounding error for every k and q, and the fourth is in reserve.
-        for _ in range(4):
-            log_pdf = (k - 1) * y.log() - y - (log_factorial - k.log())
-            lower = torch.special.gammainc(k, y).log()
-            upper = torch.special.gammaincc(k, y).log()
-            down = y * torch.exp(((log_q - lower) * torch.exp(lower - log_pdf) / y).clamp(-30, 30))
-            up = y + (upper - log_upper) * torch.exp(upper - log_pdf)
-            y = torch.where(q < 0.5, down, up)
-        return torch.where(q <= 0, 0.0, torch.where(q >= 1, torch.inf, y))
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        k, y = ctx.saved_tensors
-        return None, grad * torch.exp(y - torch.xlogy(k - 1, y) + torch.lgamma(k))
 
 
 class Erlang(Gamma):
@@ -96,6 +66,7 @@ class Erlang(Gamma):
     def __init__(
         self, concentration: Tensor | int, rate: Tensor | float, validate_args: bool | None = None
     ) -> None:
+        concentration = as_number(concentration)
         self._phases = concentration if isinstance(concentration, int) else None
         if isinstance(concentration, Tensor) and concentration.dtype in (torch.int32, torch.int64):
             dtype = rate.dtype if isinstance(rate, Tensor) else torch.get_default_dtype()
@@ -112,43 +83,72 @@ class Erlang(Gamma):
         super().expand(batch_shape, _instance=new)  # type: ignore[no-untyped-call]
         return new
 
-    def rsample(self, sample_shape: _size = ()) -> Tensor:
+    def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw the sum of k exponentials: differentiable in the rate. Shape sample + batch."""
         shape = self._extended_shape(sample_shape)
         if self._phases is None or self._phases > MAX_PHASES:
             # The same noise from torch's gamma sampler, one call for all k.
-            noise = torch._standard_gamma(self.concentration.detach().expand(shape))
+            noise = torch._standard_gamma(self.concentration.detach().expand(shape), generator=generator)
         else:
-            noise = torch.zeros(shape, dtype=self.rate.dtype, device=self.rate.device)
+            dtype, device = self.rate.dtype, self.rate.device
+            noise = torch.zeros(shape, dtype=dtype, device=device)
             for _ in range(self._phases):
-                noise = noise - open_uniform(shape, dtype=self.rate.dtype, device=self.rate.device).log()
+                noise = noise - open_uniform(shape, dtype=dtype, device=device, generator=generator).log()
         return noise / self.rate
+
+    def sample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draw from the distribution, without gradients. Shape sample + batch."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+    def _checked(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return in_dtype_of(self.rate, value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density at ``value``, in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
-        k, y = self.concentration, self.rate * value
-        return zero_outside(self, value, torch.xlogy(k - 1, y) - y + (self.rate.log() - k.lgamma()))
+        k = self.concentration
+
+        def log_density(x: Tensor) -> Tensor:
+            # x^(k−1) is 1 for k = 1, at x = 0 and ∞ too; and at x = 0 the slope of log(λx) in λ is not 0 · ∞.
+            base = torch.where(k == 1, 1.0, x)
+            zero = base == 0
+            log_y = log_below_overflow(self.rate * torch.where(zero, 1.0, base))
+            log_y = torch.where(zero, torch.where(zero, base, 1.0).log(), log_y)
+            return (k - 1) * log_y - self.rate * x + (self.rate.log() - k.lgamma())
+
+        return zero_outside(self, self._checked(value), 1 / self.rate, log_density)
+
+    def _phase(self, value: Tensor) -> Tensor:
+        """λx, not below 0, and not beyond the largest number: torch's function is NaN at ∞."""
+        x = self._checked(value).clamp(min=0, max=torch.finfo(self.rate.dtype).max)
+        return torch.where(value.isnan(), math.nan, (self.rate * x).clamp(max=torch.finfo(x.dtype).max / 4))
 
     def cdf(self, value: Tensor) -> Tensor:
         """F(x) = P(k, λx), the regularized lower incomplete gamma function."""
-        if self._validate_args:
-            self._validate_sample(value)
-        lower: Tensor = torch.special.gammainc(self.concentration.detach(), self.rate * value)
+        lower: Tensor = torch.special.gammainc(self.concentration.detach(), self._phase(value))
         return lower
 
     def survival(self, value: Tensor) -> Tensor:
         """The upper tail 1 − F(x) = Q(k, λx), to full relative precision."""
-        if self._validate_args:
-            self._validate_sample(value)
-        upper: Tensor = torch.special.gammaincc(self.concentration.detach(), self.rate * value)
+        upper: Tensor = torch.special.gammaincc(self.concentration.detach(), self._phase(value))
         return upper
+
+    def log_cdf(self, value: Tensor) -> Tensor:
+        """The log of F(x); −∞ where F(x) is too small for the dtype."""
+        return log_of(self.cdf(value), self.survival(value))
+
+    def log_survival(self, value: Tensor) -> Tensor:
+        """The log of 1 − F(x); −∞ where 1 − F(x) is too small for the dtype."""
+        return log_of(self.survival(value), self.cdf(value))
 
     def icdf(self, value: Tensor) -> Tensor:
         """The quantile function F⁻¹ at probabilities in [0, 1], differentiable in them and in the rate."""
         if self._validate_args:
             check_probability(value)
-        k, q = broadcast_all(self.concentration.detach().double(), value.double())
-        y: Tensor = _StandardQuantile.apply(k, q)  # type: ignore[no-untyped-call]
-        return y.to(torch.promote_types(value.dtype, self.rate.dtype)) / self.rate
+        value = in_dtype_of(self.rate, value)
+        k = self.concentration.detach()
+        inside = (value > 0) & (value < 1) | value.isnan()
+        y = k * log_gamma_quantile(torch.where(inside, value, 0.5), k).exp()
+        return torch.where(inside, y, torch.where(value > 0, math.inf, 0.0).to(y)) / self.rate

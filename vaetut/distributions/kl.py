@@ -37,8 +37,9 @@ from torch.distributions.kl import _KL_REGISTRY
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import softplus
 
-from vaetut.distributions._common import broadcast_shapes, squared_length
+from vaetut.distributions._base import broadcast_shapes, squared_length
 from vaetut.distributions._moments import LogMoments, log_moments
+from vaetut.distributions._stirling import HALF_LOG_2PI, log_gamma_remainder
 from vaetut.distributions.elliptical import Elliptical
 from vaetut.distributions.gompertz import Gompertz
 from vaetut.distributions.logistic import Logistic
@@ -47,8 +48,6 @@ from vaetut.distributions.rayleigh import Rayleigh
 from vaetut.distributions.reciprocal import Reciprocal
 from vaetut.distributions.triangular import Triangular
 
-HALF_LOG_2PI = math.log(2 * math.pi) / 2
-
 
 def _register(p: type[Distribution], q: type[Distribution], function: Callable[..., Tensor]) -> None:
     """Register ``function`` for the pair, unless torch has one."""
@@ -56,39 +55,65 @@ def _register(p: type[Distribution], q: type[Distribution], function: Callable[.
         register_kl(p, q)(function)
 
 
-# Positive variables: KL = −E_p[log q] − H(p), and −E_p[log q] needs three moments of p.
+# Positive variables: KL = −E_p[log q] − H(p). Each function gives −E_p[log q] − E_p[log x] from the moments of p: the
+# cross entropy of log x, from which the entropy of log x is taken. Written so that nothing large cancels.
+
+
+def _mean(log_power: Tensor, excess: Tensor) -> Tensor:
+    """E[y] from E[log y] and the excess: ∞, with a gradient of 0, where it does not exist."""
+    exists = torch.isfinite(excess)
+    return torch.where(exists, (log_power + torch.where(exists, excess, 0.0)).exp(), math.inf)
 
 
 def _exponential(p: LogMoments, q: Exponential) -> Tensor:
-    return q.rate * p.log_power(1.0).exp() - q.rate.log()
+    log_mean = q.rate.log() + p.mean_log
+    return _mean(log_mean, p.excess(1.0)) - log_mean
 
 
 def _gamma(p: LogMoments, q: Gamma) -> Tensor:
-    log_normalizer = q.concentration.lgamma() - q.concentration * q.rate.log()
-    return log_normalizer - (q.concentration - 1) * p.mean_log + q.rate * p.log_power(1.0).exp()
+    return _gamma_of(p.mean_log, p.excess(1.0), q)
 
 
 def _inverse_gamma(p: LogMoments, q: InverseGamma) -> Tensor:
-    log_normalizer = q.concentration.lgamma() - q.concentration * q.rate.log()
-    return log_normalizer + (q.concentration + 1) * p.mean_log + q.rate * p.log_power(-1.0).exp()
+    return _gamma_of(-p.mean_log, p.excess(-1.0), q)
+
+
+def _gamma_of(mean_log: Tensor, excess: Tensor, q: Gamma | InverseGamma) -> Tensor:
+    """Against log G/r with shape c: log Γ(c) − c E[log rx] + r E[x], where log Γ(c) ≈ (c − ½) log c − c + log(2π)/2.
+
+    With e = log(r E[x]/c) the three large terms are c (eᵉ − 1 − e + excess).
+    """
+    c = q.concentration
+    e = mean_log + excess + (q.rate / c).log()
+    exists = torch.isfinite(excess)
+    e = torch.where(exists, e, 0.0)
+    value = c * (torch.expm1(e) - e + torch.where(exists, excess, 0.0))
+    return torch.where(exists, value + log_gamma_remainder(c) - c.log() / 2 + HALF_LOG_2PI, math.inf)
 
 
 def _stretched(p: LogMoments, scale: Tensor, k: Tensor | float) -> Tensor:
     """Against the Weibull density (k/λ) (x/λ)^(k−1) exp(−(x/λ)ᵏ)."""
     log_k = k.log() if isinstance(k, Tensor) else math.log(k)
-    log_scale = scale.log()
-    power = (p.log_power(k) - k * log_scale).exp()
-    return log_scale - log_k - (k - 1) * (p.mean_log - log_scale) + power
+    power = k * (p.mean_log - scale.log())
+    return _mean(power, p.excess(k)) - power - log_k
 
 
 def _half_normal(p: LogMoments, q: HalfNormal) -> Tensor:
-    power = (p.log_power(2.0) - 2 * q.scale.log()).exp()
-    return q.scale.log() + math.log(math.pi / 2) / 2 + power / 2
+    log_mean = p.mean_log - q.scale.log()
+    return _mean(2 * log_mean, p.excess(2.0)) / 2 - log_mean + math.log(math.pi / 2) / 2
 
 
 def _log_normal(p: LogMoments, q: LogNormal) -> Tensor:
     square = ((p.mean_log - q.loc) / q.scale).square() + p.var_log / q.scale.square()
-    return p.mean_log + q.scale.log() + HALF_LOG_2PI + square / 2
+    return q.scale.log() + HALF_LOG_2PI + square / 2
+
+
+def _kl_positive(cross_entropy: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def divergence(p: Distribution, q: Distribution) -> Tensor:
+        moments = log_moments(p)
+        return cross_entropy(moments, q) - moments.entropy_log
+
+    return divergence
 
 
 CROSS_ENTROPIES: dict[type[Distribution], Callable[..., Tensor]] = {
@@ -106,7 +131,7 @@ for _q, _cross_entropy in CROSS_ENTROPIES.items():
     for _p in (*POSITIVE, Reciprocal):
         if _p is _q and _p in (InverseGamma, LogNormal):
             continue  # torch has these two: their bases are compared
-        _register(_p, _q, lambda p, q, f=_cross_entropy: f(log_moments(p), q) - p.entropy())
+        _register(_p, _q, _kl_positive(_cross_entropy))
 
 
 # Against a Gaussian: KL = log σ + log(2π)/2 + E_p[(x − μ)²]/2σ² − H(p).
@@ -114,7 +139,15 @@ for _q, _cross_entropy in CROSS_ENTROPIES.items():
 
 def _kl_normal(p: Distribution, q: Normal) -> Tensor:
     square = p.variance / q.scale.square() + ((p.mean - q.loc) / q.scale).square()
-    return q.scale.log() + HALF_LOG_2PI + square / 2 - p.entropy()
+    return q.scale.log() + HALF_LOG_2PI + square / 2 - _entropy(p)
+
+
+def _entropy(p: Distribution) -> Tensor:
+    """The entropy; torch's own of the gamma family loses its digits in float32 where the concentration is large."""
+    if isinstance(p, InverseGamma):
+        moments = log_moments(p)
+        return moments.mean_log + moments.entropy_log
+    return p.entropy()
 
 
 def _kl_student_normal(p: StudentT, q: Normal) -> Tensor:
@@ -143,15 +176,12 @@ _register(StudentT, Normal, _kl_student_normal)
 def _kl_multivariate_normal(p: Elliptical | MultivariateStudentT, q: MultivariateNormal) -> Tensor:
     if p.event_shape != q.event_shape:
         raise ValueError(f"p and q must have the same event shape, got {p.event_shape} and {q.event_shape}")
-    # the covariance of p is this many times A Aᵀ
-    one = torch.ones_like(p.loc[..., 0])
-    spread = p._scaled(one, 0) if isinstance(p, MultivariateStudentT) else p._mean_square_per_dim
-    spread = torch.where(torch.isnan(spread), math.inf, spread)
+    factor = torch.where(p.covariance_factor.isnan(), math.inf, p.covariance_factor)
     q_scale, p_scale = broadcast_all(q.scale_tril, p.scale_tril)
     trace: Tensor = torch.linalg.solve_triangular(q_scale, p_scale, upper=False).square().sum((-2, -1))
     square = squared_length(q_scale, p.loc - q.loc)
     log_det = q_scale.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return log_det + q.loc.shape[-1] * HALF_LOG_2PI + (spread * trace + square) / 2 - p.entropy()
+    return log_det + q.loc.shape[-1] * HALF_LOG_2PI + (factor * trace + square) / 2 - p.entropy()
 
 
 _register(MultivariateStudentT, MultivariateNormal, _kl_multivariate_normal)
@@ -200,7 +230,7 @@ def _kl_uniform(p: Reciprocal | Triangular, q: Uniform) -> Tensor:
 
 
 def _kl_reciprocal_reciprocal(p: Reciprocal, q: Reciprocal) -> Tensor:
-    return _within(p, q, q._log_width.log() - p._log_width.log())
+    return _within(p, q, q.log_width.log() - p.log_width.log())
 
 
 def _log_integral(near: Tensor, far: Tensor, pole: Tensor, p_near: Tensor, p_far: Tensor) -> Tensor:
@@ -234,7 +264,7 @@ def _mean_log_distance(p: Uniform | Triangular, start: Tensor, stop: Tensor, pol
         density = 1 / (p.high - p.low)
         return _log_integral(start, stop, pole, density, density)
     knot = torch.maximum(torch.minimum(p.peak, torch.maximum(start, stop)), torch.minimum(start, stop))
-    p_start, p_knot, p_stop = (p._density(x) for x in (start, knot, stop))
+    p_start, p_knot, p_stop = (p.density(x) for x in (start, knot, stop))
     return _log_integral(start, knot, pole, p_start, p_knot) + _log_integral(knot, stop, pole, p_knot, p_stop)
 
 
@@ -243,7 +273,9 @@ def _kl_triangular(p: Uniform | Triangular, q: Triangular) -> Tensor:
         torch.minimum(q.peak, p.high), p.low
     )  # where log q has its kink, on the interval of p
     left, right = p.cdf(peak), 1 - p.cdf(peak)
-    _, rise, _, fall = q._lines(peak)
+    # the slopes of the two lines of q; a line of length 0 has no part of p, so that any slope will do
+    rise = torch.where(q.peak > q.low, q.peak - q.low, q.high - q.low)
+    fall = torch.where(q.peak < q.high, q.high - q.peak, q.high - q.low)
     mean_log = (
         _mean_log_distance(p, p.low, peak, q.low)
         + _mean_log_distance(p, p.high, peak, q.high)
@@ -255,7 +287,7 @@ def _kl_triangular(p: Uniform | Triangular, q: Triangular) -> Tensor:
 
 def _kl_bounded_reciprocal(p: Uniform | Triangular, q: Reciprocal) -> Tensor:
     mean_log = _mean_log_distance(p, p.low, p.high, torch.zeros_like(p.low))
-    return _within(p, q, mean_log + q._log_width.log() - p.entropy())
+    return _within(p, q, mean_log + q.log_width.log() - p.entropy())
 
 
 for _p in (Reciprocal, Triangular):

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from vaetut.distributions._common import Univariate
+from vaetut.distributions._base import Univariate
+
+FAR = 800.0  # scales from the mean: e⁻⁸⁰⁰ is 0 in float64
 
 
 class Logistic(Univariate):
@@ -66,18 +68,26 @@ class Logistic(Univariate):
         return torch.addcmul(self.loc, self.scale, torch.logit(u))
 
     def _standardize(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        return (value - self.loc) / self.scale
+        return (self._checked(value) - self.loc) / self.scale
+
+    def _bounded(self, value: Tensor) -> Tensor:
+        """The same for the CDF, no farther out than where it is 0 or 1: at ∞ its slope 0 would meet an infinity."""
+        with torch.no_grad():
+            low, high = self.loc - FAR * self.scale, self.loc + FAR * self.scale
+        return (self._checked(value).clamp(low, high) - self.loc) / self.scale
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density at ``value``, in nats."""
+        """The log-density at ``value``, in nats; −∞ at ±∞."""
         y = self._standardize(value)
-        return 2 * logsigmoid(y) - y - self.scale.log()
+        return logsigmoid(y) + logsigmoid(-y) - self.scale.log()
 
     def cdf(self, value: Tensor) -> Tensor:
         """F(x) = sigmoid((x − μ)/s)."""
-        return self._standardize(value).sigmoid()
+        return self._bounded(value).sigmoid()
+
+    def survival(self, value: Tensor) -> Tensor:
+        """The upper tail 1 − F(x) = sigmoid(−(x − μ)/s), to full relative precision."""
+        return (-self._bounded(value)).sigmoid()
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """The log of F(x), also where F(x) is too small for the dtype."""

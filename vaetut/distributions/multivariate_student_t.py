@@ -1,7 +1,6 @@
 """The multivariate Student's t distribution (chapter 8, *Location-scale*)."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -9,53 +8,18 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from vaetut.distributions._common import (
+from vaetut.distributions._base import (
     as_location_and_scale,
+    as_number,
     as_parameters,
     broadcast_shapes,
     check_finite,
-    spread,
+    in_dtype_of,
+    matvec,
     squared_length,
 )
-
-# Stirling's series log Γ(x) ~ (x − 1/2) log x − x + log(2π)/2 + Σ cₙ x^(1−2n), below 1e-17 relative from x = 12 on
-STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
-POWERS = range(-1, -14, -2)
-SHIFT = 12
-
-
-def _column(values: Sequence[float], x: Tensor) -> Tensor:
-    """``values`` along a new first dimension of x."""
-    return torch.tensor(values, dtype=x.dtype, device=x.device).reshape(-1, *[1] * x.dim())
-
-
-def _stirling(x: Tensor) -> Tensor:
-    """Σ cₙ x^(1−2n)."""
-    return (_column(STIRLING, x) * x ** _column(POWERS, x)).sum(0)
-
-
-def _stirling_slope(x: Tensor) -> Tensor:
-    """The derivative of `_stirling`."""
-    k = _column(POWERS, x)
-    return (_column(STIRLING, x) * k * x ** (k - 1)).sum(0)
-
-
-def log_gamma_ratio(x: Tensor, a: float) -> Tensor:
-    """log Γ(x + a) − log Γ(x) − a log x for x, a > 0, without the cancellation that ruins it for large x.
-
-    Γ(x + 12) = x (x + 1) … (x + 11) Γ(x) moves both arguments to where Stirling's series is exact.
-    """
-    y = x + SHIFT
-    total = (y + a - 0.5) * torch.log1p(a / y) - a + _stirling(y + a) - _stirling(y)
-    return total + a * torch.log1p(SHIFT / x) - torch.log1p(a / (x + _column(range(SHIFT), x))).sum(0)
-
-
-def digamma_difference(x: Tensor, a: float) -> Tensor:
-    """ψ(x + a) − ψ(x) for x, a > 0, in the same way."""
-    y = x + SHIFT
-    total = torch.log1p(a / y) + 0.5 * a / (y * (y + a)) + _stirling_slope(y + a) - _stirling_slope(y)
-    steps = x + _column(range(SHIFT), x)
-    return total + (a / (steps * (steps + a))).sum(0)
+from vaetut.distributions._special import open_uniform
+from vaetut.distributions._stirling import digamma_difference, log_gamma_ratio
 
 
 class MultivariateStudentT(Distribution):
@@ -103,7 +67,7 @@ class MultivariateStudentT(Distribution):
     ) -> None:
         shape = as_location_and_scale(loc, scale_tril)
         (checked,) = as_parameters(df=df)
-        df = checked if isinstance(df, Tensor) else loc.new_tensor(df)
+        df = checked if isinstance(df, Tensor) else loc.new_tensor(as_number(df))
         if df.dtype != loc.dtype:
             raise TypeError(f"df and loc must have the same dtype, got {df.dtype} and {loc.dtype}")
         shape = broadcast_shapes(df=df.shape, loc_and_scale_tril=shape)
@@ -146,6 +110,11 @@ class MultivariateStudentT(Distribution):
         return torch.where(exists, square * (df / (torch.where(exists, df, 3.0) - 2)), missing)
 
     @property
+    def covariance_factor(self) -> Tensor:
+        """ν/(ν − 2), by which A Aᵀ is multiplied in the covariance; ∞ for 1 < ν ≤ 2 and NaN for ν ≤ 1."""
+        return self._scaled(torch.ones_like(self.df), 0)
+
+    @property
     def variance(self) -> Tensor:
         """The variances, the diagonal of the covariance matrix; ∞ for 1 < ν ≤ 2 and NaN for ν ≤ 1."""
         return self._scaled(self.scale_tril.square().sum(-1), 1)
@@ -163,20 +132,34 @@ class MultivariateStudentT(Distribution):
         log_det = self._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return log_gamma_ratio(self._unbroadcasted_df / 2, a) - a * math.log(2 * math.pi) - log_det
 
-    def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Draw from the distribution, with gradients in all three parameters. Shape sample + batch + [d]."""
+    def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draw from the distribution, with gradients in all three parameters. Shape sample + batch + [d].
+
+        A small ν makes some draws larger than any number: these stop just short of that.
+        """
         shape = self._extended_shape(sample_shape)
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        dtype, device = self.loc.dtype, self.loc.device
+        noise = torch.randn(shape, dtype=dtype, device=device, generator=generator)
+        # y = log(χ²(ν)/ν). For a shape a < 1, G = G′ u^(1/a) with G′ of shape a + 1 (`eq-comp-boost`), in logs:
+        # G itself is often below every number of the dtype.
         half = self.df.expand(shape[:-1]) / 2
-        gamma = torch._standard_gamma(half) / half  # χ²(ν)/ν; torch's sampler never returns 0
-        return torch.addcmul(
-            self.loc, gamma.rsqrt().unsqueeze(-1), spread(self._unbroadcasted_scale_tril, noise)
-        )
+        small = half < 1
+        y = torch._standard_gamma(torch.where(small, half + 1, half), generator=generator).log() - half.log()
+        u = open_uniform(shape[:-1], dtype=dtype, device=device, generator=generator)
+        y = torch.where(small, y + u.log() / half, y)
+        length = (-0.5 * y.clamp(min=-2 * math.log(torch.finfo(dtype).max) + 10)).exp()
+        return torch.addcmul(self.loc, length.unsqueeze(-1), matvec(self._unbroadcasted_scale_tril, noise))
+
+    def sample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draw from the distribution, without gradients. Shape sample + batch + [d]."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density at ``value`` [..., d], in nats."""
         if self._validate_args:
             self._validate_sample(value)
+        value = in_dtype_of(self.loc, value)
         square = squared_length(self._unbroadcasted_scale_tril, value - self.loc)
         df = self._unbroadcasted_df
         return -0.5 * (df + self.loc.shape[-1]) * torch.log1p(square / df) + self._log_peak

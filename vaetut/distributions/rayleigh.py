@@ -8,7 +8,10 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import euler_constant
 
-from vaetut.distributions._common import Univariate, log1mexp, zero_outside
+from vaetut.distributions._base import Univariate, log_below_overflow, zero_outside
+from vaetut.distributions._special import log1mexp
+
+FAR = 50.0  # scales from 0: 1 − F is 0 in float64 from there, and so are its slopes
 
 
 class Rayleigh(Univariate):
@@ -61,27 +64,36 @@ class Rayleigh(Univariate):
     def _quantile(self, u: Tensor) -> Tensor:
         return self.scale * (-2 * torch.log1p(-u)).sqrt()
 
-    def _standardize(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        return value / self.scale
-
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density at ``value``, in nats."""
-        y = self._standardize(value)
-        return zero_outside(self, value, torch.addcmul(y.log() - self.scale.log(), y, y, value=-0.5))
+
+        def log_density(x: Tensor) -> Tensor:
+            return log_below_overflow(x) - 2 * self.scale.log() - 0.5 * (x / self.scale).square()
+
+        return zero_outside(self, self._checked(value), self.scale, log_density)
+
+    def _hazard(self, value: Tensor, far: float = math.inf) -> Tensor:
+        """The cumulative hazard x²/2σ² = −log(1 − F(x)), for x not beyond ``far`` scales."""
+        value = self._checked(value).clamp(min=0)
+        if far < math.inf:
+            value = torch.minimum(value, far * self.scale.detach())
+        return 0.5 * (value / self.scale).square()
 
     def cdf(self, value: Tensor) -> Tensor:
         """F(x) = 1 − exp(−x²/2σ²)."""
-        return -torch.expm1(self.log_survival(value))
+        return -torch.expm1(-self._hazard(value, FAR))
+
+    def survival(self, value: Tensor) -> Tensor:
+        """The upper tail 1 − F(x) = exp(−x²/2σ²), to full relative precision."""
+        return torch.exp(-self._hazard(value, FAR))
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """The log of F(x), also where F(x) is too small for the dtype."""
-        return log1mexp(-self.log_survival(value))
+        return log1mexp(self._hazard(value, FAR))
 
     def log_survival(self, value: Tensor) -> Tensor:
         """The log of 1 − F(x): −x²/2σ²."""
-        return -0.5 * self._standardize(value).clamp(min=0).square()
+        return -self._hazard(value)
 
     def entropy(self) -> Tensor:
         """The entropy 1 + log(σ/√2) + γ/2, in nats (γ = 0.5772…, Euler's constant)."""

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from vaetut.distributions._common import Univariate, log_of, zero_outside
+from vaetut.distributions._base import Univariate, zero_outside
+from vaetut.distributions._special import log_of
 
 # x coth x = 1 + x²/3 − x⁴/45 + …: the coefficients after the 1
 COTH = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555, -1382 / 638512875, 4 / 18243225)
@@ -14,16 +15,11 @@ COTH = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555, -1382 / 638512875, 4 / 18
 
 def log_ratio(x: Tensor, y: Tensor) -> Tensor:
     """log(x/y) for x ≥ y > 0, to full precision when x is close to y, without forming x/y, which may overflow."""
-    # with the derivatives 1/x and −1/y, which neither over- nor underflow
-    return x.log() - y.log() + rounding_error(x, y)
-
-
-@torch.no_grad()
-def rounding_error(x: Tensor, y: Tensor) -> Tensor:
-    """log(x/y) to full precision, minus what log x − log y gives."""
-    root = y.sqrt()
-    exact = 2 * torch.log1p((x - y) / (root * (x.sqrt() + root)))
-    return exact - (x.log() - y.log())
+    difference = x.log() - y.log()  # has the derivatives 1/x and −1/y, which neither over- nor underflow
+    with torch.no_grad():
+        root = y.sqrt()
+        rounding_error = 2 * torch.log1p((x - y) / (root * (x.sqrt() + root))) - difference
+    return difference + rounding_error
 
 
 class Reciprocal(Univariate):
@@ -55,7 +51,6 @@ class Reciprocal(Univariate):
 
     low: Tensor
     high: Tensor
-    _rounding_error: Tensor | None = None
     arg_constraints: ClassVar = {"low": constraints.positive, "high": constraints.positive}
 
     def __init__(self, low: Tensor | float, high: Tensor | float, validate_args: bool | None = None) -> None:
@@ -68,16 +63,14 @@ class Reciprocal(Univariate):
         return constraints.interval(self.low, self.high)
 
     @property
-    def _log_width(self) -> Tensor:
-        """log(b/a)."""
-        if self._rounding_error is None:  # it is computed once: a constant, of which no gradient is taken
-            self._rounding_error = rounding_error(self.high, self.low)
-        return self.high.log() - self.low.log() + self._rounding_error
+    def log_width(self) -> Tensor:
+        """log(b/a), the width of the interval of log x."""
+        return log_ratio(self.high, self.low)
 
     @property
     def mean(self) -> Tensor:
         """The mean (b − a) / log(b/a)."""
-        return (self.high - self.low) / self._log_width
+        return (self.high - self.low) / self.log_width
 
     @property
     def mode(self) -> Tensor:
@@ -88,7 +81,7 @@ class Reciprocal(Univariate):
     def variance(self) -> Tensor:
         """The variance (b² − a²) / (2L) − (b − a)² / L², with L = log(b/a)."""
         # It is (b − a)² (h coth h − 1) / 4h² with h = L/2, which a series gives without cancellation for small h.
-        h = self._log_width / 2
+        h = self.log_width / 2
         small = h < 0.25
         safe = torch.where(small, 1.0, h)
         near = torch.where(small, h, 0.0).square()
@@ -99,27 +92,23 @@ class Reciprocal(Univariate):
         return (self.high - self.low).square() * factor / 4
 
     def _quantile(self, u: Tensor) -> Tensor:
-        log_low = self.low.log()
-        log_value = torch.addcmul(log_low, u, self.high.log() - log_low)
-        return log_value.exp().clamp(self.low, self.high)  # rounding may lead just outside
+        # From the nearer end: each is exact at its own, and no digits of u are lost in log a + u log(b/a).
+        below = u < 0.5
+        part = torch.where(below, u, u - 1) * self.log_width
+        value = torch.where(below, self.low, self.high) * part.exp()
+        return value.clamp(self.low, self.high)  # rounding may lead just outside
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density at ``value``, in nats."""
-        if self._validate_args:
-            self._validate_sample(value)
-        return zero_outside(self, value, -value.log() - self._log_width.log())
+        return zero_outside(self, self._checked(value), self.low, lambda x: -x.log() - self.log_width.log())
 
     def cdf(self, value: Tensor) -> Tensor:
         """F(x) = log(x/a) / log(b/a)."""
-        if self._validate_args:
-            self._validate_sample(value)
-        return log_ratio(value.clamp(self.low, self.high), self.low) / self._log_width
+        return log_ratio(self._checked(value).clamp(self.low, self.high), self.low) / self.log_width
 
     def survival(self, value: Tensor) -> Tensor:
         """The upper tail 1 − F(x) = log(b/x) / log(b/a), to full relative precision."""
-        if self._validate_args:
-            self._validate_sample(value)
-        return log_ratio(self.high, value.clamp(self.low, self.high)) / self._log_width
+        return log_ratio(self.high, self._checked(value).clamp(self.low, self.high)) / self.log_width
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """The log of F(x)."""
@@ -131,4 +120,4 @@ class Reciprocal(Univariate):
 
     def entropy(self) -> Tensor:
         """The entropy (log a + log b)/2 + log log(b/a), in nats."""
-        return (self.low.log() + self.high.log()) / 2 + self._log_width.log()
+        return (self.low.log() + self.high.log()) / 2 + self.log_width.log()

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from vaetut.distributions._common import Univariate, log_of, pick, zero_outside
+from vaetut.distributions._base import Univariate, pick, zero_outside
+from vaetut.distributions._special import log_of
 
 
 class Triangular(Univariate):
@@ -106,23 +107,24 @@ class Triangular(Univariate):
             self.high - self.peak + right,
         )
 
-    def _density(self, value: Tensor) -> Tensor:
+    def density(self, value: Tensor) -> Tensor:
+        """The density at a ``value`` in the support: 0, with a finite slope, at an end that is not the peak."""
         rise, left, fall, right = self._lines(value)
         return 2 * torch.minimum(rise / left, fall / right) / (self.high - self.low)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density at ``value``, in nats; −∞ at an end that is not the peak."""
-        if self._validate_args:
-            self._validate_sample(value)
-        rise, left, fall, right = self._lines(value)
-        tent = torch.minimum(rise.log() - left.log(), fall.log() - right.log())
-        return zero_outside(self, value, tent - (self.high - self.low).log() + math.log(2))
+
+        def log_density(x: Tensor) -> Tensor:
+            rise, left, fall, right = self._lines(x)
+            tent = torch.minimum(rise.log() - left.log(), fall.log() - right.log())
+            return tent - (self.high - self.low).log() + math.log(2)
+
+        return zero_outside(self, self._checked(value), self.peak, log_density)
 
     def _tails(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """F(x) and 1 − F(x), each a sum of terms ≥ 0, so that neither loses digits."""
-        if self._validate_args:
-            self._validate_sample(value)
-        value = value.clamp(self.low, self.high)
+        value = self._checked(value).clamp(self.low, self.high)
         left, right = self._fractions
         rise, left_width, fall, right_width = self._lines(value)
         before = ((self.peak - value) / left_width).clamp(min=0)

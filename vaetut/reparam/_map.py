@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 from torch.types import _size
 
 from vaetut._support.validate import any_true, float_tensor
+from vaetut.reparam.noise import dtype_of, sample_noise
 
 
 class Map(NamedTuple):
@@ -28,7 +29,8 @@ class Map(NamedTuple):
 class Reparameterization:
     r"""A draw of q as a deterministic function of noise, $z = g_\phi(\epsilon)$ with $\epsilon \sim p(\epsilon)$.
 
-    Made by `reparameterize`.
+    Made by `reparameterize`. It holds q and makes nothing of its parameters before it draws, so that it follows an
+    optimizer that changes them in place. A copy, and what comes back from a pickle, is made again from the copy of q.
 
     Attributes:
         distribution: q itself.
@@ -69,17 +71,55 @@ class Reparameterization:
         self._check_noise(eps)
         if self._map.g is None:
             raise self._no_map()
+        if self.family == "implicit" and not eps.numel():  # there is no root to look for
+            batch = torch.broadcast_shapes(eps.shape, self.noise.batch_shape + self.noise.event_shape)
+            return eps.new_empty(batch)
         return self._map.g(eps)
 
-    def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Draw z, ``[*sample_shape, *batch_shape, *event_shape]``, with gradients in ``differentiable``."""
+    def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draw z, ``[*sample_shape, *batch_shape, *event_shape]``, with gradients in ``differentiable``.
+
+        Args:
+            sample_shape: shape of the draws.
+            generator: draws the noise, which g maps, so that its state decides the draws. By default the global
+                generator of the device does, and torch's own samplers are used where they are faster than g.
+
+        Example:
+            >>> from torch.distributions import Gamma
+            >>> from vaetut.reparam import reparameterize
+            >>> r = reparameterize(Gamma(torch.tensor(2.0), torch.tensor(1.0)))
+            >>> first, again = (r.rsample((3,), torch.Generator().manual_seed(1)) for _ in range(2))
+            >>> torch.equal(first, again)
+            True
+        """
         shape = torch.Size(sample_shape)
         noise, g, rsample = self._map
+        if generator is not None:
+            if noise is None or g is None:
+                return self._rsample_of_composition(shape, generator)
+            return g(sample_noise(noise, shape, generator))
         if rsample is not None:
             return rsample(shape)
         if noise is None or g is None:
             raise self._no_map()
         return g(noise.sample(shape))
+
+    def _rsample_of_composition(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Draws of another family's map, with the implicit gradient, where the implicit family has no map."""
+        from vaetut.reparam.implicit import implicit_gradient
+        from vaetut.reparam.registry import families, reparameterize
+
+        if self.family != "implicit" or "composition" not in families(self.distribution):
+            raise self._no_map()
+        with torch.no_grad():
+            z = reparameterize(self.distribution, "composition").rsample(shape, generator)
+        return implicit_gradient(self.distribution, z)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle q and the name of the family, and make the map again: it is a function of q."""
+        from vaetut.reparam.registry import reparameterize
+
+        return reparameterize, (self.distribution, self.family)
 
     def _no_map(self) -> NotImplementedError:
         return NotImplementedError(
@@ -89,7 +129,7 @@ class Reparameterization:
 
     def _check_noise(self, eps: Tensor) -> None:
         float_tensor(eps, "eps")
-        dtype = _dtype(self.noise)
+        dtype = dtype_of(self.noise)
         if dtype is not None and eps.dtype != dtype:
             raise TypeError(f"eps must have the dtype of the noise, {dtype}, got {eps.dtype}")
         batch, event = self.noise.batch_shape, self.noise.event_shape
@@ -113,9 +153,3 @@ class Reparameterization:
             f"Reparameterization({type(self.distribution).__name__}, family={self.family!r}, "
             f"noise={type(self._map.noise).__name__}, differentiable={self.differentiable})"
         )
-
-
-def _dtype(noise: Distribution) -> torch.dtype | None:
-    while isinstance(noise, Independent):
-        noise = noise.base_dist
-    return getattr(noise, "dtype", None)

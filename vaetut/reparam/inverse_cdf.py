@@ -25,7 +25,6 @@ from torch.distributions import (
     Uniform,
     Weibull,
 )
-from torch.nn.functional import softplus
 
 from vaetut.distributions import Gompertz, Logistic, Rayleigh, Reciprocal, Triangular
 from vaetut.reparam._map import Map
@@ -79,12 +78,12 @@ def cauchy(q: Cauchy, u: Tensor) -> Tensor:
 
 @_inverse_cdf(Logistic, "loc + scale · log(u / (1 − u))", r"\mu + s \log\frac{u}{1 - u}", paper=True)
 def logistic(q: Logistic, u: Tensor) -> Tensor:
-    return torch.addcmul(q.loc, q.scale, u.logit())
+    return q._quantile(u)
 
 
 @_inverse_cdf(Rayleigh, "scale · √(−2 log(1 − u))", r"\sigma \sqrt{-2 \log(1 - u)}", paper=True)
 def rayleigh(q: Rayleigh, u: Tensor) -> Tensor:
-    return q.scale * (2 * _exponential(u)).sqrt()
+    return q._quantile(u)
 
 
 @_inverse_cdf(Pareto, "scale · (1 − u)^(−1/alpha)", r"x_m (1 - u)^{-1/\alpha}", paper=True)
@@ -101,10 +100,7 @@ def weibull(q: Weibull, u: Tensor) -> Tensor:
 
 @_inverse_cdf(Reciprocal, "low · (high / low)^u", r"a (b / a)^u", paper=True)
 def reciprocal(q: Reciprocal, u: Tensor) -> Tensor:
-    # From the nearer end, so that rounding cannot carry z out of [low, high]. The ratio of the square roots is
-    # finite whenever low and high are.
-    log_ratio = 2 * (q.high.sqrt() / q.low.sqrt()).log()
-    return torch.where(u < 0.5, q.low * (u * log_ratio).exp(), q.high * ((u - 1) * log_ratio).exp())
+    return q._quantile(u)
 
 
 @_inverse_cdf(
@@ -114,8 +110,7 @@ def reciprocal(q: Reciprocal, u: Tensor) -> Tensor:
     paper=True,
 )
 def gompertz(q: Gompertz, u: Tensor) -> Tensor:
-    # log(1 + E / c) as softplus(log E − log c): neither it nor its slope overflows for a tiny c.
-    return softplus(_exponential(u).log() - q.concentration.log(), threshold=40) / q.rate
+    return q._quantile(u)
 
 
 @_inverse_cdf(Gumbel, "loc − scale · log(−log u)", r"\mu - \beta \log(-\log u)", paper=True)
@@ -144,11 +139,7 @@ def uniform(q: Uniform, u: Tensor) -> Tensor:
     r"a + \sqrt{u (b - a)(c - a)} \text{ up to } c, \ b - \sqrt{(1 - u)(b - a)(b - c)} \text{ above}",
 )
 def triangular(q: Triangular, u: Tensor) -> Tensor:
-    width, left, right = q.high - q.low, q.peak - q.low, q.high - q.peak
-    below = u * width < left
-    # One root for both sides; its argument is never 0, not even with the peak at an end, so no gradient is NaN.
-    root = (torch.where(below, u * left, (1 - u) * right) * width).sqrt()
-    return torch.where(below, q.low + root, q.high - root)
+    return q._quantile(u)
 
 
 @_inverse_cdf(Normal, "loc + scale · Φ⁻¹(u)", r"\mu + \sigma \Phi^{-1}(u)")

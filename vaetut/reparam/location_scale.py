@@ -27,6 +27,7 @@ from torch.distributions import (
 from torch.types import _size
 
 from vaetut.distributions import Elliptical, Logistic, MultivariateStudentT, Rayleigh, Triangular
+from vaetut.distributions._base import matvec
 from vaetut.reparam._map import Map
 from vaetut.reparam.noise import (
     JointNoise,
@@ -37,7 +38,7 @@ from vaetut.reparam.noise import (
     StandardNormal,
     StandardUniform,
 )
-from vaetut.reparam.registry import register_reparameterization, reparameterize
+from vaetut.reparam.registry import families, register_reparameterization, reparameterize
 
 _LOC_SCALE = {"g": "loc + scale · ε", "tex": r"\mu + \sigma \epsilon"}
 _SCALE = {"g": "scale · ε", "tex": r"\sigma \epsilon"}
@@ -104,22 +105,18 @@ def triangular(q: Triangular) -> Map:
     tex=r"\mu + r A \frac{\epsilon}{\|\epsilon\|}",
     listed=True,
     remark="r = g(ε₀) by the radial distribution's own map, with its gradients",
+    applies=lambda q: isinstance(q, type) or bool(families(q.radial)),
 )
 def elliptical(q: Elliptical) -> Map:
     radial = reparameterize(q.radial)
     noise = JointNoise(radial.noise, StandardNormal(q.loc, q.batch_shape, q.event_shape))
 
-    def place(r: Tensor, direction: Tensor) -> Tensor:
-        direction = torch.where((direction == 0).all(-1, keepdim=True), 1, direction)  # a draw of exact zeros
-        unit = direction / torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
-        return q.loc + matvec(q._unbroadcasted_scale_tril, r.unsqueeze(-1) * unit)
-
     def g(eps: Tensor) -> Tensor:
         first, direction = noise.split(eps)
-        return place(radial.g(first), direction)
+        return q.place(radial.g(first), direction)
 
     def rsample(shape: torch.Size) -> Tensor:
-        return place(radial.rsample(shape), noise.parts[1].sample(shape))
+        return q.place(radial.rsample(shape), noise.parts[1].sample(shape))
 
     return Map(noise, g, rsample)
 
@@ -208,9 +205,9 @@ class StandardVariable(StandardNoise):
         """Return the same noise with another batch shape."""
         return StandardVariable(self.standard.expand(batch_shape))
 
-    def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Draw ``[*sample_shape, *batch_shape]``."""
-        return reparameterize(self.standard, "inverse_cdf").rsample(sample_shape)
+    def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``[*sample_shape, *batch_shape]``, from the global generator if none is given."""
+        return reparameterize(self.standard, "inverse_cdf").rsample(sample_shape, generator)
 
     sample = rsample
 
@@ -230,10 +227,3 @@ class StandardVariable(StandardNoise):
 
 def _standard(kind: type[Any], q: Any) -> StandardVariable:
     return StandardVariable(kind(torch.zeros_like(q.scale), torch.ones_like(q.scale), validate_args=False))
-
-
-def matvec(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Matrix times vector over any batch of both; one matrix for all vectors is one product of matrices."""
-    if matrix.dim() == 2:
-        return vector @ matrix.mT
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)

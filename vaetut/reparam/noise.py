@@ -4,12 +4,13 @@ Chapter 6, *The reparameterization trick*. Each class holds shapes, a dtype and 
 cannot pass through it.
 """
 
+import functools
 import math
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Independent, constraints
 from torch.types import _size
 
 from vaetut.distributions._special import open_uniform
@@ -64,11 +65,10 @@ class StandardNoise(Distribution):
         Distribution.__init__(new, torch.Size(batch_shape), self.event_shape, validate_args=False)
         return new
 
-    def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Draw ``[*sample_shape, *batch_shape, *event_shape]``."""
-        return self.draw(
-            torch.Size(sample_shape) + self._batch_shape + self._event_shape, self.dtype, self.device
-        )
+    def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``[*sample_shape, *batch_shape, *event_shape]``, from the global generator if none is given."""
+        shape = torch.Size(sample_shape) + self._batch_shape + self._event_shape
+        return self.draw(shape, self.dtype, self.device, generator)
 
     sample = rsample  # nothing here has a gradient
 
@@ -78,7 +78,12 @@ class StandardNoise(Distribution):
         return density.sum(tuple(range(-len(self.event_shape), 0))) if self.event_shape else density
 
     @staticmethod
-    def draw(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(
+        shape: torch.Size,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Draw independent variables into ``shape``."""
         raise NotImplementedError
 
@@ -97,9 +102,14 @@ class StandardUniform(StandardNoise):
     one = _OpenUnitInterval()
 
     @staticmethod
-    def draw(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(
+        shape: torch.Size,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Draw independent variables into ``shape``."""
-        return open_uniform(shape, dtype=dtype, device=device)
+        return open_uniform(shape, dtype=dtype, device=device, generator=generator)
 
     def _log_density(self, value: Tensor) -> Tensor:
         return torch.zeros_like(value)
@@ -120,9 +130,14 @@ class StandardNormal(StandardNoise):
     one = constraints.real
 
     @staticmethod
-    def draw(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(
+        shape: torch.Size,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Draw independent variables into ``shape``."""
-        return torch.randn(shape, dtype=dtype, device=device)
+        return torch.randn(shape, dtype=dtype, device=device, generator=generator)
 
     def _log_density(self, value: Tensor) -> Tensor:
         return -0.5 * value.square() - 0.5 * math.log(2 * math.pi)
@@ -144,9 +159,14 @@ class StandardExponential(StandardNoise):
     one = constraints.positive
 
     @staticmethod
-    def draw(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(
+        shape: torch.Size,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Draw independent variables into ``shape``."""
-        return open_uniform(shape, dtype=dtype, device=device).log_().neg_()
+        return open_uniform(shape, dtype=dtype, device=device, generator=generator).log_().neg_()
 
     def _log_density(self, value: Tensor) -> Tensor:
         return -value
@@ -167,10 +187,15 @@ class StandardLaplace(StandardNoise):
     one = constraints.real
 
     @staticmethod
-    def draw(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(
+        shape: torch.Size,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Draw independent variables into ``shape``."""
         # In place, about the centre: u − ½ is exact for what open_uniform draws on a CPU, and neither ½ nor −½.
-        side = open_uniform(shape, dtype=dtype, device=device).sub_(0.5)
+        side = open_uniform(shape, dtype=dtype, device=device, generator=generator).sub_(0.5)
         return side.abs().mul_(-2).log1p_().copysign_(side)
 
     def _log_density(self, value: Tensor) -> Tensor:
@@ -192,11 +217,20 @@ class StandardCauchy(StandardNoise):
     one = constraints.real
 
     @staticmethod
-    def draw(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(
+        shape: torch.Size,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Draw independent variables into ``shape``."""
         # The cotangent of a uniform angle: far out the angle is small, where floating point is fine. It is moved by
         # less than the spacing of the uniform numbers about ½, so that it is never 0.
-        turn = torch.rand(shape, dtype=dtype, device=device).sub_(0.5).add_(torch.finfo(dtype).eps / 16)
+        turn = (
+            torch.rand(shape, dtype=dtype, device=device, generator=generator)
+            .sub_(0.5)
+            .add_(torch.finfo(dtype).eps / 16)
+        )
         return turn.mul_(math.pi).tan_().reciprocal_()
 
     def _log_density(self, value: Tensor) -> Tensor:
@@ -227,6 +261,8 @@ class JointNoise(Distribution):
 
     def __init__(self, *parts: Distribution) -> None:
         self.parts = parts
+        dtypes = [dtype for dtype in map(dtype_of, parts) if dtype is not None]
+        self.dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else None
         size = sum(part.event_shape.numel() for part in parts)
         super().__init__(parts[0].batch_shape, torch.Size([size]), validate_args=False)
 
@@ -242,16 +278,16 @@ class JointNoise(Distribution):
         return JointNoise(*(part.expand(batch_shape) for part in self.parts))
 
     def split(self, eps: Tensor) -> list[Tensor]:
-        """Give each part its own values, in the part's own event shape."""
+        """Give each part its own values, in the part's own event shape and dtype."""
         pieces = torch.split(eps, [part.event_shape.numel() for part in self.parts], dim=-1)
         return [
-            piece.reshape(eps.shape[:-1] + part.event_shape)
+            piece.reshape(eps.shape[:-1] + part.event_shape).to(dtype_of(part) or piece.dtype)
             for piece, part in zip(pieces, self.parts, strict=True)
         ]
 
-    def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Draw ``[*sample_shape, *batch_shape, *event_shape]``."""
-        draws = [part.sample(sample_shape) for part in self.parts]
+    def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``[*sample_shape, *batch_shape, *event_shape]``, from the global generator if none is given."""
+        draws = [sample_noise(part, sample_shape, generator) for part in self.parts]
         return torch.cat(
             [
                 draw.reshape(*draw.shape[: draw.dim() - len(part.event_shape)], part.event_shape.numel())
@@ -266,6 +302,35 @@ class JointNoise(Distribution):
         """Log density in nats, summed over the parts."""
         pairs = zip(self.parts, self.split(value), strict=True)
         return torch.stack([part.log_prob(piece) for part, piece in pairs]).sum(0)
+
+
+def sample_noise(noise: Distribution, sample_shape: _size, generator: torch.Generator | None) -> Tensor:
+    """Draw noise from a generator, whatever the noise is: one of torch's distributions has none to give.
+
+    Such a one is drawn by its own map, from the noise of that.
+    """
+    if generator is None:
+        return noise.sample(torch.Size(sample_shape))
+    while isinstance(noise, Independent):
+        noise = noise.base_dist
+    if isinstance(noise, StandardNoise | JointNoise):
+        return noise.sample(sample_shape, generator)
+    from vaetut.reparam.registry import reparameterize
+
+    with torch.no_grad():
+        return reparameterize(noise).rsample(sample_shape, generator)
+
+
+def dtype_of(noise: Distribution) -> torch.dtype | None:
+    """The dtype of the draws of a noise, which may be a distribution of torch's; None where it cannot be seen."""
+    while isinstance(noise, Independent):
+        noise = noise.base_dist
+    known: torch.dtype | None = getattr(noise, "dtype", None)
+    if known is None:
+        for value in vars(noise).values():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                return value.dtype
+    return known
 
 
 def _flat(part: Distribution) -> Any:

@@ -5,15 +5,15 @@ parameter touches and a deterministic $g_\phi$ such that $z = g_\phi(\epsilon)$ 
 $q_\phi$. The maps themselves stand in one file per family beside this one.
 """
 
+import functools
 import inspect
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution, Independent, TransformedDistribution
 
 from vaetut._support.validate import one_of
 from vaetut.reparam._map import Map, Reparameterization
@@ -45,23 +45,31 @@ class Row(NamedTuple):
     remark: str
 
 
-@dataclass(frozen=True)
-class _Rule:
+class _Rule(NamedTuple):
     row: Row
     function: Callable[[Any], Map]
     differentiable: tuple[str, ...] | None  # None: all parameters, of a subclass too
     preferred: bool
     applies: Callable[[Any], bool] | None
-
-    def names(self, kind: type[Distribution]) -> tuple[str, ...]:
-        """The parameters of a class that the map has a gradient in."""
-        return parameters(kind) if self.differentiable is None else self.differentiable
+    place: int  # in _table
 
 
-_rules: dict[tuple[type[Distribution], str], _Rule] = {}
-_found: dict[type[Distribution], tuple[_Rule, ...]] = {}  # what _rules_of found for a class, best first
-_parameters: dict[type[Distribution], tuple[str, ...]] = {}
-_picked: dict[tuple[type[Distribution], str | None], _Rule] = {}  # what _pick picks for every q of a class
+class _Choice(NamedTuple):
+    """A rule for one class, in numbers and strings, which a compiled graph can hold as constants.
+
+    ``given`` are the parameters that z has a gradient in, ``missing`` the others.
+    """
+
+    family: str
+    place: int
+    given: tuple[str, ...]
+    missing: tuple[str, ...]
+    conditional: bool
+
+
+_table: list[_Rule] = []  # all that were ever registered
+_rules: dict[tuple[type[Distribution], str], _Rule] = {}  # those in force
+_DENSITY = ("log_prob", "sample", "rsample", "icdf")  # a class that defines one of them is not its base
 
 
 def register_reparameterization(
@@ -80,10 +88,12 @@ def register_reparameterization(
     """Decorate a function that gives the `Map` of one distribution in one family.
 
     The function is looked up as torch's ``kl_divergence`` looks up its own: the most derived class wins. What is
-    registered last for a pair replaces what was there.
+    registered last for a pair replaces what was there. A subclass that defines a ``log_prob``, ``sample``, ``rsample``
+    or ``icdf`` of its own is another distribution, which the map of its base does not draw: it is left to the implicit
+    map of any univariate density, or gets a map of its own here.
 
     Args:
-        distribution: the class; the function serves its subclasses too.
+        distribution: the class; the function serves those of its subclasses that keep its density and its sampler.
         family: "inverse_cdf", "location_scale", "composition" or "implicit".
         noise, g, tex, paper, remark: what `catalogue` shows.
         differentiable: the constructor's parameters that z has a gradient in; all of them by default.
@@ -125,9 +135,10 @@ def register_reparameterization(
 
     def register(function: Callable[[Any], Map]) -> Callable[[Any], Map]:
         row = Row(distribution, family, noise, g, names, paper, tex, remark)
-        _rules[distribution, family] = _Rule(row, function, differentiable, preferred, applies)
-        _found.clear()
-        _picked.clear()
+        rule = _Rule(row, function, differentiable, preferred, applies, len(_table))
+        _table.append(rule)
+        _rules[distribution, family] = rule
+        _choices.cache_clear()
         return function
 
     return register
@@ -139,6 +150,17 @@ def reparameterize(q: Distribution, via: str | None = None) -> Reparameterizatio
     Then $\mathbb E_{q_\phi}[f(z)] = \mathbb E_{p(\epsilon)}[f(g_\phi(\epsilon))]$, and the gradient in $\phi$ moves
     inside the expectation (AEVB, section 2.4). An ``Independent`` is treated as its base, and a
     ``TransformedDistribution`` as its base followed by the transforms.
+
+    What is returned reads the parameters when it draws. It can be pickled and copied; works under ``torch.compile``
+    and ``torch.func``; and the explicit maps have forward-mode derivatives. A subclass with a density or a sampler of
+    its own is not taken for its base (see `register_reparameterization`).
+
+    For the beta and the Dirichlet distribution the default is the composition, which is right for every concentration.
+    torch's own samplers are not: for Beta(1e-3, 1e-3) they put a quarter of the draws between 0.4 and 0.6, where
+    0.04 % belong, and where one concentration is 1e5 times the other, the gradients are wrong or infinite. On one core,
+    2,000 draws and their gradient take 6.3 ms for the beta and 4.4 ms for the Dirichlet distribution, in float32 and in
+    float64 alike; torch's take 0.8 and 0.4 ms. dz/dφ has about twice the variance of the implicit gradient
+    (``eq-comp-never-lower``), which via="implicit" gives.
 
     Args:
         q: a distribution; `catalogue` lists those that have a map.
@@ -162,27 +184,38 @@ def reparameterize(q: Distribution, via: str | None = None) -> Reparameterizatio
         >>> r.g(torch.tensor([0.25, 0.5, 0.75]))
         tensor([-1.0000,  1.0000,  3.0000])
     """
-    rule = _picked.get((type(q), via))
-    if rule is None:
+    if not isinstance(q, Distribution) or (via is not None and via not in FAMILIES):
         _check_distribution(q)
-        if via is not None:
-            one_of(via, "via", FAMILIES)
-        if isinstance(q, Independent):
-            return _unwrap(q, via)
-        rule = _pick(q, via)
-    if rule.differentiable is not None:
-        _check_gradients(q, rule)
-    made = rule.function(q)
-    return Reparameterization(q, rule.row.family, rule.names(type(q)), made)
+        one_of(via, "via", FAMILIES)
+    if isinstance(q, Independent):
+        return _unwrap(q, via)
+    choices = _choices_of(type(q))
+    if via is None and choices and not choices[0].conditional:  # of most classes
+        choice: _Choice | None = choices[0]
+    else:
+        choice = next((c for c in choices if (via is None or c.family == via) and _applies(c, q)), None)
+    if choice is None:
+        for other in choices:
+            if other.family == via:
+                _table[other.place].function(q)  # says why the map does not exist for q, where it can
+        raise _no_map(q, via)
+    if choice.missing:
+        if via is None:  # the first that has a gradient in every parameter, if there is one
+            choice = next((c for c in choices if not c.missing and _applies(c, q)), choice)
+        _check_gradients(q, choice)
+    return Reparameterization(q, choice.family, choice.given, _table[choice.place].function(q))
 
 
 def families(q: Distribution | type[Distribution]) -> tuple[str, ...]:
     """List the families that q belongs to, the best first: the order in which `reparameterize` tries them.
 
     A closed-form inverse CDF comes first, then a location-scale map, the implicit map, a composition. For some
-    another map is cheaper and comes first: for the Gaussian and what is made of it, whose inverse CDF is no elementary
-    function, and for Student's t and F. What is registered for a base class follows what is registered for
-    the class itself.
+    another map comes first. It is cheaper for the Gaussian and what is made of it, whose inverse CDF is no elementary
+    function, and for Student's t and F; for the beta and the Dirichlet distribution it is the one that is right for
+    every concentration. What is registered for a base class follows what is registered for the class itself.
+
+    Of a class the answer is what its distributions can have; some have less, such as a gamma variable with a
+    concentration that is no whole number, which is no sum of exponential ones.
 
     Raises:
         TypeError: if q is neither a distribution nor a class of distributions.
@@ -195,14 +228,12 @@ def families(q: Distribution | type[Distribution]) -> tuple[str, ...]:
     if isinstance(q, type):
         if not issubclass(q, Distribution):
             raise TypeError(f"q must be a distribution or a class of distributions, got {q!r}")
-        rules = tuple(rule for rule in _rules_of(q) if rule.applies is None or rule.applies(q))
     else:
         _check_distribution(q)
-        base: Any = q
-        while isinstance(base, Independent):
-            base = base.base_dist
-        rules = _rules_for(base)
-    return tuple(rule.row.family for rule in rules)
+        while isinstance(q, Independent):
+            q = q.base_dist
+    kind = q if isinstance(q, type) else type(q)
+    return tuple(choice.family for choice in _choices_of(kind) if _applies(choice, q))
 
 
 def catalogue() -> list[Row]:
@@ -220,57 +251,95 @@ def catalogue() -> list[Row]:
     return sorted((rule.row for rule in _rules.values()), key=lambda row: FAMILIES.index(row.family))
 
 
-def _rules_of(kind: type[Distribution]) -> tuple[_Rule, ...]:
-    """The most derived rule of each family for a class, best first."""
-    if kind not in _found:
-        best: dict[str, _Rule] = {}
-        for base, family in itertools.product(kind.__mro__, _BEST_FIRST):
-            if (base, family) in _rules:
-                best.setdefault(family, _rules[base, family])
-        _found[kind] = tuple(
-            sorted(
-                best.values(),
-                key=lambda rule: (kind.__mro__.index(rule.row.distribution), not rule.preferred),
-            )
+@torch.compiler.assume_constant_result  # looked up while code is traced, and no part of the graph
+def _choices_of(kind: type[Distribution]) -> tuple[_Choice, ...]:
+    return _choices(kind)  # type: ignore[arg-type] # of a hash that takes self
+
+
+@functools.cache
+def _choices(kind: type[Distribution]) -> tuple[_Choice, ...]:
+    """The rules for a class, the most derived of each family, best first."""
+    best: dict[str, _Rule] = {}
+    for base, family in itertools.product(kind.__mro__, _BEST_FIRST):
+        rule = _rules.get((base, family))
+        if rule is not None and _is_kept(kind, base):
+            best.setdefault(family, rule)
+    names, choices = parameters(kind), []
+    for rule in sorted(
+        best.values(), key=lambda rule: (kind.__mro__.index(rule.row.distribution), not rule.preferred)
+    ):
+        given = names if rule.differentiable is None else rule.differentiable
+        missing = tuple(name for name in names if name not in given)
+        choices.append(_Choice(rule.row.family, rule.place, given, missing, rule.applies is not None))
+    return tuple(choices)
+
+
+def _is_kept(kind: type[Distribution], base: type[Distribution]) -> bool:
+    """Whether a class has the density and the sampler of its base, and so its maps."""
+    owners = {name: _owner(kind, name) for name in _DENSITY}
+    if base is Distribution:
+        # The implicit map takes draws and density from q itself. They belong together unless a class has put another
+        # sampler on the density of its base.
+        sampler = min(owners["sample"], owners["rsample"])
+        return owners["log_prob"] <= sampler or not _is_foreign(kind, sampler)
+    above = kind.__mro__.index(base)
+    # A TransformedDistribution is its base and its transforms, whichever way its density is computed.
+    density = () if base is TransformedDistribution else ("log_prob", "icdf")
+    return not any(
+        owners[name] < above and _is_foreign(kind, owners[name]) for name in ("sample", "rsample", *density)
+    )
+
+
+def _owner(kind: type[Distribution], name: str) -> int:
+    """The place in the order of the bases of a class of the one that defines an attribute."""
+    return next(place for place, base in enumerate(kind.__mro__) if name in vars(base))
+
+
+def _is_foreign(kind: type[Distribution], place: int) -> bool:
+    """Whether a base is neither torch's nor ours, whose classes define for speed what their bases define."""
+    return not kind.__mro__[place].__module__.startswith(("torch.distributions", "vaetut."))
+
+
+def _applies(choice: _Choice, q: Any) -> bool:
+    applies = _table[choice.place].applies if choice.conditional else None
+    return applies is None or applies(q)
+
+
+def _no_map(q: Distribution, via: str | None) -> NotImplementedError:
+    kind = type(q)
+    names = ", ".join(repr(family) for family in families(q))
+    if names:
+        return NotImplementedError(f"{kind.__name__} has no map via={via!r}; it has via = {names}")
+    inherited = [base.__name__ for base in kind.__mro__[1:] if base is not Distribution and _is_listed(base)]
+    if inherited:
+        return NotImplementedError(
+            f"no reparameterization of {kind.__name__} is known: it defines one of {', '.join(_DENSITY)}, so it is "
+            f"not taken for its base {inherited[0]}; register_reparameterization adds a map, or define both log_prob "
+            "and sample for the implicit one, which is for one dimension"
         )
-    return _found[kind]
+    return NotImplementedError(
+        f"no reparameterization of {kind.__name__} is known; register_reparameterization adds one"
+    )
 
 
-def _rules_for(q: Distribution) -> tuple[_Rule, ...]:
-    return tuple(rule for rule in _rules_of(type(q)) if rule.applies is None or rule.applies(q))
+def _is_listed(kind: type) -> bool:
+    return any((kind, family) in _rules for family in FAMILIES)
 
 
-def _pick(q: Distribution, via: str | None) -> _Rule:
-    kind, rules = type(q), _rules_for(q)
-    if not rules:
-        raise NotImplementedError(
-            f"no reparameterization of {kind.__name__} is known; register_reparameterization adds one"
-        )
-    if via is None:
-        wanted = set(parameters(kind))
-        rule = next((rule for rule in rules if wanted.issubset(rule.names(kind))), rules[0])
-    else:
-        able = [rule for rule in rules if rule.row.family == via]
-        if not able:
-            names = ", ".join(repr(rule.row.family) for rule in rules)
-            raise NotImplementedError(f"{kind.__name__} has no map via={via!r}; it has via = {names}")
-        rule = able[0]
-    if all(other.applies is None for other in rules[: rules.index(rule) + 1]):
-        _picked[kind, via] = rule
-    return rule
-
-
-def _check_gradients(q: Distribution, rule: _Rule) -> None:
+def _check_gradients(q: Distribution, choice: _Choice) -> None:
     """Raise if a parameter requires a gradient that the map does not have."""
-    kind, given = type(q), rule.names(type(q))
-    for name in parameters(kind):
-        value = None if name in given else getattr(q, name)
-        if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
-            able = [repr(other.row.family) for other in _rules_for(q) if name in other.names(kind)]
+    if not torch.is_grad_enabled():
+        return
+    kind = type(q)
+    for name in choice.missing:
+        value = getattr(q, name)
+        if isinstance(value, Tensor) and value.requires_grad:
+            able = [repr(c.family) for c in _choices_of(kind) if name in c.given and _applies(c, q)]
             hint = f"use via={' or via='.join(able)}, or" if able else "no other map of it does:"
+            given = ", ".join(choice.given) + " only" if choice.given else "no parameter"
             raise ValueError(
-                f"{name} of {kind.__name__} requires a gradient, but the map via={rule.row.family!r} has a gradient "
-                f"in {', '.join(given) + ' only' if given else 'no parameter'}: {hint} detach {name}"
+                f"{name} of {kind.__name__} requires a gradient, but the map via={choice.family!r} has a gradient "
+                f"in {given}: {hint} detach {name}"
             )
 
 
@@ -284,12 +353,6 @@ def _unwrap(q: "Independent[Any]", via: str | None) -> Reparameterization:
 
 def parameters(kind: type[Distribution]) -> tuple[str, ...]:
     """The constructor's parameters that can have a gradient: all but those that are whole numbers."""
-    if kind not in _parameters:
-        _parameters[kind] = _read_parameters(kind)
-    return _parameters[kind]
-
-
-def _read_parameters(kind: type[Distribution]) -> tuple[str, ...]:
     if kind is Distribution:  # its constructor takes shapes
         return ()
     declared: Any = kind.arg_constraints

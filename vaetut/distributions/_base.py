@@ -1,6 +1,8 @@
-"""What the scalar distributions of this folder share: arguments, noise, and the CDF near 1."""
+"""What the distributions of this folder share: their arguments, the checks of values, and the scalar base class."""
 
 import math
+from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any, Self
 
 import torch
@@ -13,17 +15,29 @@ from torch.types import _size
 from vaetut._support.validate import any_true, finite, float_tensor
 from vaetut.distributions._special import open_uniform
 
+FLOATS = (torch.float32, torch.float64)
 ONLY_FLOATS = "must be a number or a torch.Tensor of dtype torch.float32 or torch.float64"
+
+
+def as_number(value: Any) -> Any:
+    """A tensor as it is, and a number of NumPy's, or of any other kind, as Python's."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def as_parameters(**values: Tensor | float) -> list[Tensor]:
     """Broadcast numbers and tensors against one another, as torch.distributions does, into tensors of one dtype."""
+    values = {name: as_number(value) for name, value in values.items()}
     for name, value in values.items():
         if isinstance(value, Tensor):
-            if value.dtype not in (torch.float32, torch.float64):
+            if value.dtype not in FLOATS:
                 raise TypeError(f"{name} {ONLY_FLOATS}, got dtype {value.dtype}")
         elif isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{name} {ONLY_FLOATS}, got {type(value).__name__}")
+    default = torch.get_default_dtype()
+    if default not in FLOATS and not any(isinstance(value, Tensor) for value in values.values()):
+        raise TypeError(f"{next(iter(values))} {ONLY_FLOATS}, got a number and the default dtype {default}")
     try:
         tensors = broadcast_all(*values.values())
     except RuntimeError as error:
@@ -36,7 +50,7 @@ def as_parameters(**values: Tensor | float) -> list[Tensor]:
 
 def check_finite(value: Tensor, name: str) -> None:
     """Raise ValueError unless ``value`` is finite, which its largest absolute value says in one pass."""
-    if value.numel() and not math.isfinite(value.detach().abs().amax().item()):
+    if value.numel() and any_true(~torch.isfinite(value.detach().abs().amax())):
         finite(value, name)
 
 
@@ -71,29 +85,10 @@ def squared_length(scale_tril: Tensor, difference: Tensor) -> Tensor:
     return result
 
 
-def spread(scale_tril: Tensor, noise: Tensor) -> Tensor:
+def matvec(scale_tril: Tensor, noise: Tensor) -> Tensor:
     """A ε for A [*batch, d, d] and ε [*sample, *batch, d]."""
     result: Tensor = _batch_mv(scale_tril, noise)
     return result
-
-
-def log1mexp(x: Tensor) -> Tensor:
-    """log(1 − e⁻ˣ) for x ≥ 0, to full precision for small x and for large."""
-    small = x < math.log(2)
-    # Each branch is fed a harmless value where the other is chosen: else its infinite slope times 0 would be NaN.
-    return torch.where(
-        small,
-        torch.log(-torch.expm1(-torch.where(small, x, 1.0))),
-        torch.log1p(-torch.exp(-torch.where(small, 1.0, x))),
-    )
-
-
-def log_of(p: Tensor, complement: Tensor) -> Tensor:
-    """log p of a probability p whose complement 1 − p is known to full precision too."""
-    small = p < 0.5
-    return torch.where(
-        small, torch.log(torch.where(small, p, 0.5)), torch.log1p(-torch.where(small, 0.5, complement))
-    )
 
 
 def pick(side: Tensor, zero: Tensor, one: Tensor) -> Tensor:
@@ -128,6 +123,7 @@ class Univariate(Distribution):
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> Self:
         """Return the same distribution with its parameters expanded to ``batch_shape``."""
+        # The class that has the constructor: a subclass with a constructor of its own must say how it expands.
         owner = next(c for c in type(self).__mro__ if "arg_constraints" in vars(c))
         new = self._get_checked_instance(owner, _instance)  # type: ignore[no-untyped-call]
         for name in self.arg_constraints:
@@ -136,20 +132,37 @@ class Univariate(Distribution):
         new._validate_args = self._validate_args
         return new
 
+    @property
+    def _parameter(self) -> Tensor:
+        """One of the parameters, for its dtype and device."""
+        first: Tensor = getattr(self, next(iter(self.arg_constraints)))
+        return first
+
     def _quantile(self, u: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def rsample(self, sample_shape: _size = ()) -> Tensor:
+    def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw z = F⁻¹(u), u uniform on (0, 1): differentiable in every parameter. Shape sample + batch."""
-        like: Tensor = getattr(self, next(iter(self.arg_constraints)))
-        noise = open_uniform(self._extended_shape(sample_shape), dtype=like.dtype, device=like.device)
-        return self._quantile(noise)
+        like = self._parameter
+        shape = self._extended_shape(sample_shape)
+        return self._quantile(open_uniform(shape, dtype=like.dtype, device=like.device, generator=generator))
+
+    def sample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draw from the distribution, without gradients. Shape sample + batch."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator=generator)
+
+    def _checked(self, value: Tensor) -> Tensor:
+        """``value``, validated, in the wider of its own dtype and that of the parameters (integers as the latter)."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return in_dtype_of(self._parameter, value)
 
     def icdf(self, value: Tensor) -> Tensor:
         """The quantile function F⁻¹ at probabilities in [0, 1]."""
         if self._validate_args:
             check_probability(value)
-        return self._quantile(value)
+        return self._quantile(in_dtype_of(self._parameter, value))
 
     def survival(self, value: Tensor) -> Tensor:
         """The upper tail 1 − F(x), to full relative precision where it is tiny."""
@@ -160,12 +173,30 @@ class Univariate(Distribution):
         raise NotImplementedError
 
 
-def zero_outside(q: Distribution, value: Tensor, log_prob: Tensor) -> Tensor:
-    """log p where ``value`` lies in the support of q and −∞ elsewhere; a value that was validated lies inside."""
+def in_dtype_of(parameter: Tensor, value: Tensor) -> Tensor:
+    """``value`` in the wider of both dtypes; the log of an integer, or of a float32, is taken in the wider already."""
+    dtype = torch.promote_types(value.dtype, parameter.dtype)
+    return value if value.dtype == dtype else value.to(dtype)
+
+
+def log_below_overflow(value: Tensor) -> Tensor:
+    """log x with the largest finite number in the place of ∞: in log x − x the second term decides."""
+    return value.clamp(max=torch.finfo(value.dtype).max).log()
+
+
+def zero_outside(
+    q: Distribution, value: Tensor, harmless: Tensor, log_density: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """log p where ``value`` lies in the support of q, −∞ outside of it, and NaN for NaN.
+
+    A value that was validated lies inside. Otherwise the density is computed at a ``harmless`` point of the support in
+    the place of each value outside: there it may be infinite or NaN, which would ruin the gradients of all.
+    """
     if q._validate_args:
-        return log_prob
+        return log_density(value)
     support: constraints.Constraint = q.support  # type: ignore[assignment]
-    return torch.where(support.check(value), log_prob, -math.inf)
+    inside = support.check(value) | value.isnan()
+    return torch.where(inside, log_density(torch.where(inside, value, harmless.detach())), -math.inf)
 
 
 def check_probability(value: Tensor) -> None:

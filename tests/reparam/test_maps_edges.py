@@ -1,0 +1,347 @@
+"""Where torch's own samplers or a careless map would be wrong: against scipy and closed forms."""
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.special as sp
+import scipy.stats as st
+import torch
+from torch import distributions as td
+from torch.distributions import constraints
+
+from vaetut import distributions as vd
+from vaetut import pathwise
+from vaetut.reparam import StandardUniform, families, reparameterize
+
+N = 100_000
+ONE = torch.ones(())
+
+
+def shares(z, edges, cdf):
+    """The largest deviation of the share of draws below each edge, in standard errors."""
+    edges = np.asarray(edges)
+    found = (z.detach().double().numpy()[:, None] < edges).mean(0)
+    expected = cdf(edges)
+    return np.abs((found - expected) / np.sqrt(expected * (1 - expected) / len(z) + 1e-12)).max()
+
+
+# Far from the ends, where a draw can be told from the end in float32 too.
+EDGES = [1e-30, 1e-10, 1e-3, 0.1, 0.4, 0.6, 0.9, 0.999]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("a", [1e-4, 1e-3, 1e-2, 0.1, 1.0])
+@pytest.mark.parametrize("b", [1e-4, 1e-2, 2.0])
+def test_beta_with_small_concentrations(a, b, dtype):
+    """Of Beta(1e-3, 1e-3), torch puts a quarter of the draws into (0.4, 0.6); exact is 0.0004."""
+    q = td.Beta(torch.tensor(a, dtype=dtype), torch.tensor(b, dtype=dtype))
+    z = reparameterize(q).rsample((N,))
+    rounded = [float(torch.tensor(a, dtype=dtype)), float(torch.tensor(b, dtype=dtype))]
+    assert shares(z, EDGES, st.beta(*rounded).cdf) < 5.5
+
+
+def test_the_check_of_small_concentrations_rejects_torchs_sampler():
+    z = td.Beta(torch.tensor(1e-3), torch.tensor(1e-3)).sample((N,))
+    assert shares(z, EDGES, st.beta(1e-3, 1e-3).cdf) > 20
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_dirichlet_with_small_concentrations(dtype):
+    q = td.Dirichlet(torch.tensor([1e-3, 2e-3, 1e-2], dtype=dtype))
+    z = reparameterize(q).rsample((N,))
+    assert shares(z[:, 1], EDGES, st.beta(2e-3, 1.1e-2).cdf) < 5.5
+    assert torch.isfinite(z).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("a", "b"), [(1e-3, 1e-3), (0.02, 3.0), (2.0, 300.0), (5e3, 5e3), (1e6, 2e6)])
+def test_gradient_of_beta_at_every_size(a, b, dtype):
+    """d E[z] / da = b / (a + b)²."""
+    leaf = torch.full((N,), a, dtype=dtype, requires_grad=True)
+    z = reparameterize(td.Beta(leaf, torch.full_like(leaf, b).detach())).rsample()
+    (slopes,) = torch.autograd.grad(z.sum(), leaf)
+    slopes = slopes.double()
+    assert slopes.isfinite().all()
+    assert abs(slopes.mean() - b / (a + b) ** 2) < 5 * slopes.std() / math.sqrt(N)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("df1", "df2"), [(0.02, 0.02), (0.3, 5.0), (3.0, 0.1), (4.0, 6.0)])
+def test_f_with_few_degrees_of_freedom(df1, df2, dtype):
+    leaf = torch.full((N,), df1, dtype=dtype, requires_grad=True)
+    z = reparameterize(td.FisherSnedecor(leaf, torch.full_like(leaf, df2).detach())).rsample()
+    assert z.isfinite().all()
+    assert shares(z, np.logspace(-30, 30, 13), st.f(df1, df2).cdf) < 5.5
+    (slopes,) = torch.autograd.grad(z.log().sum(), leaf)
+    # E[log z] = ψ(d₁/2) − ψ(d₂/2) + log d₂ − log d₁, unless draws stand at the ends of float32
+    assert slopes.isfinite().all()
+    if min(df1, df2) > 0.2 or dtype == torch.float64:
+        exact = sp.polygamma(1, df1 / 2) / 2 - 1 / df1
+        if min(df1, df2) > 0.05:
+            assert abs(slopes.double().mean() - exact) < 5 * slopes.double().std() / math.sqrt(N)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("df", [0.02, 0.3, 3.0, 1e6])
+def test_students_t_with_few_and_with_many_degrees_of_freedom(df, dtype):
+    leaf = torch.full((N,), df, dtype=dtype, requires_grad=True)
+    z = reparameterize(td.StudentT(leaf)).rsample()
+    far = [-(10.0**k) for k in (15, 8, 3, 1, 0, -1)] + [0.0] + [10.0**k for k in (-1, 0, 1, 3, 8, 15)]
+    assert z.isfinite().all() and shares(z, far, st.t(df).cdf) < 5.5
+    (slopes,) = torch.autograd.grad(z.sum(), leaf)
+    assert slopes.isfinite().all()
+    vector = vd.MultivariateStudentT(leaf, torch.zeros(N, 2, dtype=dtype), torch.eye(2, dtype=dtype))
+    assert reparameterize(vector).rsample().isfinite().all()
+
+
+# Relaxed categories: the density of Maddison, Mnih and Teh (2017), eq. 10, from the map by the change of variables.
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+def test_relaxed_bernoulli_has_its_density(temperature):
+    temperature, logits = (torch.tensor(x, dtype=torch.float64) for x in (temperature, 0.8))
+    q = td.RelaxedBernoulli(temperature, logits=logits)
+    r = reparameterize(q)
+    u = torch.linspace(0.01, 0.99, 50, dtype=torch.float64, requires_grad=True)
+    z = r.g(u)
+    (slope,) = torch.autograd.grad(z.sum(), u)
+    t, a, x = float(temperature), math.exp(0.8), z.detach()
+    density = t * a * (x * (1 - x)) ** (-t - 1) / (a * x**-t + (1 - x) ** -t) ** 2
+    torch.testing.assert_close(-slope.log(), density.log(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(q.log_prob(z).detach(), density.log(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.3])
+def test_gumbel_softmax_has_its_density(temperature):
+    """K noises and K − 1 coordinates: log p(z) = log ∫ p(ε) |∂ε/∂(z, c)| dc, c being what softmax takes off."""
+    logits = np.array([0.4, -1.0, 0.1])
+    tensors = (torch.tensor(temperature, dtype=torch.float64), torch.tensor(logits))
+    r = reparameterize(td.RelaxedOneHotCategorical(tensors[0], logits=tensors[1]))
+    z = np.array([0.2, 0.5, 0.3])
+    normalized = logits - sp.logsumexp(logits)
+
+    def gumbels(c):
+        return temperature * (np.log(z) + c) - normalized
+
+    # g maps the whole line c back to z, which is what makes it the fiber of z
+    for c in (-2.0, 0.5, 3.0):
+        u = torch.exp(-torch.exp(-torch.tensor(gumbels(c))))
+        np.testing.assert_allclose(r.g(u).numpy(), z, rtol=1e-9)
+    # ε_k = T (log z_k + c) − l_k for k < K, and ε_K with log(1 − Σ z): the determinant is T^K / ∏ z_k
+    volume = temperature**3 / z.prod()
+    density = scipy.integrate.quad(
+        lambda c: np.exp(np.sum(-gumbels(c) - np.exp(-gumbels(c)))) * volume, -40, 60, epsabs=0, epsrel=1e-11
+    )[0]
+    alpha = np.exp(normalized)
+    exact = (
+        2 * temperature**2 * np.prod(alpha * z ** (-temperature - 1)) / np.sum(alpha * z**-temperature) ** 3
+    )
+    np.testing.assert_allclose(density, exact, rtol=1e-8)
+    found = r.distribution.log_prob(torch.tensor(z))
+    np.testing.assert_allclose(found.exp(), exact, rtol=1e-8)
+
+
+def test_gumbel_softmax_is_differentiable_in_its_temperature_and_logits():
+    """dz/dT = −(z / T) (s − Σ z s), s the scores (logits + G) / T; and the same with probabilities."""
+    temperature = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
+    probs = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64, requires_grad=True)
+    r = reparameterize(td.RelaxedOneHotCategorical(temperature, probs=probs))
+    assert r.family == "composition" and r.differentiable == ("temperature", "probs", "logits")
+    u = torch.tensor([0.3, 0.6, 0.2], dtype=torch.float64)
+    z = r.g(u)
+    slopes = [torch.autograd.grad(x, temperature, retain_graph=True)[0] for x in z]
+    s = (probs.log() - (-u.log()).log()).detach() / 0.6
+    exact = -(z / 0.6 * (s - (z * s).sum())).detach()
+    torch.testing.assert_close(torch.stack(slopes), exact, rtol=1e-12, atol=1e-14)
+    assert torch.autograd.grad(z[0], probs)[0].abs().min() > 0
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 0.1, 50.0])
+def test_relaxed_categories_at_extremes_of_float32(temperature):
+    leaf = torch.tensor([-60.0, 0.0, 60.0], requires_grad=True)
+    for q in (
+        td.RelaxedBernoulli(temperature, logits=leaf),
+        td.RelaxedOneHotCategorical(ONE * temperature, logits=leaf),
+    ):
+        z = reparameterize(q).rsample((1000,))
+        (slope,) = torch.autograd.grad(z.square().sum(), leaf)
+        assert ((z > 0) & (z < 1)).all() and slope.isfinite().all()
+
+
+def test_relaxed_bernoulli_takes_a_number_for_its_temperature():
+    probs = torch.tensor([0.2, 0.7], requires_grad=True)
+    (slope,) = torch.autograd.grad(reparameterize(td.RelaxedBernoulli(0.5, probs)).rsample((3,)).sum(), probs)
+    assert (slope > 0).all()
+
+
+def test_the_draws_of_gumbel_softmax_prefer_the_right_category():
+    """The largest coordinate is k with probability π_k, at every temperature (Maddison, Mnih and Teh 2017)."""
+    probs = torch.tensor([0.2, 0.5, 0.3])
+    z = reparameterize(td.RelaxedOneHotCategorical(torch.tensor(0.5), probs=probs)).rsample((N,))
+    found = torch.bincount(z.argmax(-1), minlength=3) / N
+    assert ((found - probs).abs() / (probs * (1 - probs) / N).sqrt()).max() < 5
+
+
+class Truncated(td.Normal):
+    """A Gaussian variable on (low, high): a class derived from Normal, with a density and a sampler of its own."""
+
+    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
+    low, high = 0.0, 1.0
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
+    def support(self):
+        return constraints.interval(self.low, self.high)
+
+    def _ends(self):
+        return [torch.special.ndtr((end - self.loc) / self.scale) for end in (self.low, self.high)]
+
+    def log_prob(self, value):
+        low, high = self._ends()
+        return super().log_prob(value) - (high - low).log()
+
+    def sample(self, sample_shape=()):
+        low, high = self._ends()
+        u = torch.rand(self._extended_shape(sample_shape), dtype=self.loc.dtype)
+        return (
+            (self.loc + self.scale * torch.special.ndtri(low + (high - low) * u))
+            .detach()
+            .clamp(1e-9, 1 - 1e-9)
+        )
+
+    rsample = None
+
+
+class Clipped(td.Normal):
+    """As in DrQ-v2: another sampler on the density of the Gaussian."""
+
+    def rsample(self, sample_shape=()):
+        return super().rsample(sample_shape).clamp(-1, 1)
+
+
+class Plain(td.Normal):
+    """A constructor of its own, and a method that torch does not know: what Pyro's classes are."""
+
+    def __init__(self, loc, log_scale, validate_args=None):
+        super().__init__(loc, log_scale.exp(), validate_args)
+
+    def mask(self):
+        return self
+
+
+class Stable(td.TransformedDistribution):
+    """A density computed in another way: the draws are those of its base and transforms all the same."""
+
+    def log_prob(self, value):
+        return super().log_prob(value)
+
+
+def test_a_subclass_with_its_own_density_is_not_taken_for_its_base():
+    loc = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
+    q = Truncated(loc, torch.tensor(0.5, dtype=torch.float64), validate_args=False)
+    assert families(q) == families(Truncated) == ("implicit",)
+    torch.manual_seed(0)
+    value = pathwise(lambda z: z, q, 20_000)
+    exact = st.truncnorm(-1.8, 0.2, loc=0.9, scale=0.5)
+    assert abs(value.mean().item() - exact.mean()) < 5 * exact.std() / math.sqrt(20_000)
+    with pytest.raises(NotImplementedError, match=r"Truncated has no map via='location_scale'.*'implicit'"):
+        reparameterize(q, "location_scale")
+
+
+def test_a_sampler_without_its_density_is_refused():
+    with pytest.raises(NotImplementedError, match=r"Clipped is known: it defines one of .*its base Normal"):
+        reparameterize(Clipped(ONE, ONE))
+    assert families(Clipped) == ()
+
+
+def test_plain_subclasses_keep_their_maps():
+    q = Plain(ONE, ONE)
+    assert families(q) == families(td.Normal)
+    torch.testing.assert_close(reparameterize(q).g(ONE), 1 + ONE.exp())
+    stable = Stable(td.Independent(td.Normal(torch.zeros(3), 1.0), 1), [td.TanhTransform()])
+    assert families(stable) == ("composition",) and reparameterize(stable).rsample((2,)).shape == (2, 3)
+
+
+def test_families_answers_what_rsample_does():
+    assert families(td.Gamma(2.7, 1.0)) == ("implicit",) and families(td.Gamma(3.0, 1.0)) == (
+        "implicit",
+        "composition",
+    )
+    assert families(td.Chi2(2.5)) == ("implicit",)
+    assert "composition" in families(td.Gamma)
+    counts = td.TransformedDistribution(td.Poisson(ONE), [td.AffineTransform(0.0, 2.0)])
+    assert "composition" not in families(counts) and "composition" in families(td.TransformedDistribution)
+    with pytest.raises(NotImplementedError, match=r"TransformedDistribution has no map|is known"):
+        reparameterize(counts, "composition")
+
+
+def test_elliptical_over_a_radial_of_any_kind():
+    loc, tril = torch.zeros(2), torch.eye(2)
+    weights = td.Categorical(torch.tensor([0.3, 0.7]))
+    radials = {
+        "mixture": td.MixtureSameFamily(weights, td.Exponential(torch.tensor([1.0, 2.0]))),
+        "transformed": td.TransformedDistribution(td.Normal(0.0, 1.0), [td.ExpTransform()]),
+        "relaxed": td.RelaxedBernoulli(torch.tensor(0.5), torch.tensor(0.4)),
+        "beta": td.Beta(2.0, 3.0),
+    }
+    for radial in radials.values():
+        q = vd.Elliptical(radial, loc, tril, validate_args=False)
+        assert families(q) == ("location_scale",)
+        assert reparameterize(q).rsample((5,)).shape == (5, 2)
+    assert families(vd.Elliptical(Clipped(ONE, ONE), loc, tril, validate_args=False)) == ()
+
+
+@pytest.mark.parametrize(("low", "high"), [(3.0, 3.0000002), (1000.0, 1000.01), (1e-30, 1e30)])
+@pytest.mark.parametrize("family", ["inverse_cdf"])
+def test_reciprocal_stays_in_its_support(low, high, family):
+    q = vd.Reciprocal(torch.tensor(low), torch.tensor(high))
+    r = reparameterize(q, family)
+    u = torch.cat([torch.linspace(2**-24, 1 - 2**-24, 2001), torch.rand(1000).clamp(2**-24)])
+    z = r.g(u)
+    assert ((z >= q.low) & (z <= q.high)).all()
+
+
+@pytest.mark.parametrize("family", ["inverse_cdf", "location_scale"])
+@pytest.mark.parametrize("peak", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_triangular_with_its_peak_at_an_end(family, peak, dtype):
+    """E[z] = (a + b + m) / 3: its derivative is 1/3 in each parameter, wherever the peak is."""
+    leaves = [torch.full((N,), x, dtype=dtype, requires_grad=True) for x in (0.0, 1.0, peak)]
+    z = reparameterize(vd.Triangular(*leaves), family).rsample()
+    assert shares(z, np.linspace(0.05, 0.95, 10), st.triang(peak).cdf) < 5.5
+    for slopes in torch.autograd.grad(z.sum(), leaves):
+        slopes = slopes.double()
+        assert slopes.isfinite().all()
+        assert abs(slopes.mean() - 1 / 3) < 5 * slopes.std() / math.sqrt(N)
+
+
+def test_noise_of_several_parts_has_a_dtype():
+    q = td.StudentT(torch.tensor(3.0))
+    for family in ("composition", "location_scale"):
+        r = reparameterize(q, family)
+        with pytest.raises(TypeError, match=r"eps must have the dtype of the noise, torch\.float32"):
+            r.g(r.noise.sample().double().clamp(0.1, 0.9))
+    mixed = vd.Elliptical(
+        td.Gamma(torch.tensor(2.0).double(), torch.tensor(1.0).double()),
+        torch.zeros(2),
+        torch.eye(2),
+        validate_args=False,
+    )
+    r = reparameterize(mixed)
+    assert r.g(r.noise.sample((4,))).shape == (4, 2)
+
+
+def test_a_map_in_the_middle_of_the_range_of_float32():
+    """The gamma quantiles are solved for in float64 and rounded at the end: Beta(500, 500) in float32."""
+    r = reparameterize(td.Beta(torch.tensor(500.0), torch.tensor(500.0)))
+    u = torch.rand(50, 2).clamp(1e-3, 1 - 1e-3)
+    wide = reparameterize(td.Beta(torch.tensor(500.0).double(), torch.tensor(500.0).double())).g(u.double())
+    torch.testing.assert_close(r.g(u).double(), wide, rtol=3e-7, atol=0)
+    g1, g2 = (st.gamma(500).ppf(u[:, k].double().numpy()) for k in (0, 1))
+    np.testing.assert_allclose(wide.numpy(), g1 / (g1 + g2), rtol=1e-9)
+
+
+def test_noise_takes_a_generator():
+    noise = StandardUniform(ONE, (3,))
+    first, again = (noise.sample((2,), generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(first, again) and first.shape == (2, 3)
