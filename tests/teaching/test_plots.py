@@ -102,7 +102,7 @@ def test_every_two_colours_can_be_told_apart(pair):
 
 
 def test_the_book_does_to_figures_what_is_computed_here():
-    css = (Path(__file__).parent.parent / "book" / "_static" / "book.css").read_text(encoding="utf-8")
+    css = (Path(__file__).parents[2] / "book" / "_static" / "book.css").read_text(encoding="utf-8")
     rule = css.split('html[data-theme="dark"] .bd-content div.cell_output img {')[1].split("}")[0]
     assert "filter: invert(1) hue-rotate(180deg);" in rule
     assert "mix-blend-mode: screen;" in rule
