@@ -39,7 +39,6 @@ SHARED = {"vaetut._support", "vaetut.distributions._special"}
 # Violations that are known, to be deleted one by one: (module, what it imports).
 KNOWN_IMPORTS = {
     ("vaetut.aevb.train", "vaetut.teaching.plots"),
-    ("vaetut.experiments.mnist", "vaetut.cli.run_folder"),
 }
 KNOWN_UNDERSCORES = {
     ("vaetut.exact", "vaetut.information._as_multivariate_normal"),
