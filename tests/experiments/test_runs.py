@@ -109,6 +109,15 @@ def test_figure_3_has_three_algorithms() -> None:
     assert all(-64 < curve["points"][-1]["test"] < -15 for curve in made["curves"])
 
 
+def test_monte_carlo_em_with_each_rate(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"train_sizes": [200], "latent_dim": 2, "hidden_dim": 10, "evaluated": 20}
+    made = figure3.run_rates("digits", samples=10_000, state_dir=tmp_path, **small)
+    assert [curve["learning_rate"] for curve in made["curves"]] == [0.01, 0.02, 0.1]
+    assert len({curve["points"][-1]["train"] for curve in made["curves"]}) == 3
+    again = figure3.run_rates("digits", samples=10_000, state_dir=tmp_path, **small)
+    assert numbers(again) == numbers(made)
+
+
 def test_figure_4_also_draws_from_the_models_of_figure_2(tmp_path: Path) -> None:
     small: dict[str, Any] = {"hidden_dim": 10, "state_dir": tmp_path}
     figure2.run("digits", samples=10_000, latent_dims=[3], methods=["AEVB"], trial_samples=500, **small)

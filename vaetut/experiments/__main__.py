@@ -20,6 +20,7 @@ _RUNS: dict[str, tuple[Any, str]] = {
         figure3.run,
         "the marginal likelihood, AEVB, wake-sleep and Monte Carlo EM, N_train = 1000, 50000",
     ),
+    "figure3-rates": (figure3.run_rates, "Monte Carlo EM of figure 3 with each of the learning rates"),
     "figure4": (figure4.run, "the manifold of a 2-D latent space, and samples for each N_z of figure2"),
 }
 _DESCRIPTION = """\
@@ -27,7 +28,7 @@ Repeat the experiments of Kingma & Welling, Auto-Encoding Variational Bayes (arX
 
 experiments:
 {}
-  all      one after the other, two to three hours on two CPU cores with --jobs 2
+  all           one after the other, two to three hours on two CPU cores with --jobs 2
 """
 _EPILOG = """\
 A run can be stopped at any time, by Ctrl-C or otherwise: the same command goes on from the last point of each
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    experiments = "\n".join(f"  {name:<8} {text}" for name, (_, text) in _RUNS.items())
+    experiments = "\n".join(f"  {name:<13} {text}" for name, (_, text) in _RUNS.items())
     parser = argparse.ArgumentParser(
         prog="python -m vaetut.experiments",
         description=_DESCRIPTION.format(experiments),

@@ -25,6 +25,7 @@ from vaetut.experiments.mcem import MonteCarloEM
 from vaetut.experiments.runner import Experiment, Settings
 from vaetut.experiments.runs import Curve
 from vaetut.experiments.trainer import (
+    LEARNING_RATES,
     OBJECTIVES,
     Loop,
     Trainer,
@@ -108,6 +109,58 @@ def shared(settings: Settings) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment("figure3", curves, shared, POINTS_PER_DECADE)
+
+
+def run_rates(data: str = "mnist", *, latent_dim: int = 3, **settings: Any) -> dict[str, Any]:
+    """Monte Carlo EM on 50,000 images with each learning rate: why a short trial picks the wrong one.
+
+    Args:
+        data: ``"mnist"``, or ``"digits"``, for which ``train_sizes`` must be given.
+        latent_dim: N_z.
+        **settings: as for `run`.
+
+    Returns:
+        What is written to ``figure3-rates.json``: a curve for each rate.
+
+    Example:
+        >>> made = run_rates("digits", samples=1000, train_sizes=[200], latent_dim=2, hidden_dim=10, evaluated=20)
+        >>> [curve["learning_rate"] for curve in made["curves"]]
+        [0.01, 0.02, 0.1]
+    """
+    chosen = replace(RATES_DEFAULTS, data=data, latent_dims=(latent_dim,), **settings)
+    runner.require_cpu(chosen)
+    return runner.run(RATES, chosen)
+
+
+def curves_of_rates(settings: Settings) -> list[Curve]:
+    """The curves of `run_rates`, continued from the state folder where they are there."""
+    images, (latent_dim,) = load(settings.data), settings.latent_dims
+    x = fixed_binarization(images.train[: max(settings.train_sizes)], settings.seed)
+    seen = x[: settings.evaluated]
+    unseen = fixed_binarization(images.test[: settings.evaluated], settings.seed + 1)
+
+    def curve(train_size: int, rate: float) -> Curve:
+        kept: dict[str, Any] = {"method": "MCEM", "train_size": train_size, "latent_dim": latent_dim}
+        kept |= {"hidden_dim": settings.hidden_dim, "data": settings.data, "seed": settings.seed}
+        kept["learning_rate"] = rate
+
+        def begin(notes: dict[str, Any] | None) -> tuple[Loop, dict[str, Any]]:
+            model = new_model(x.shape[1], latent_dim, settings.hidden_dim, seed=settings.seed)
+            return MonteCarloEM(model, x[:train_size], learning_rate=rate, seed=settings.seed), {}
+
+        state = settings.state_file("figure3-rates", train_size, rate)
+        return Curve(kept, begin, partial(_point, seen, unseen), state)
+
+    return [curve(size, rate) for size in settings.train_sizes for rate in LEARNING_RATES]
+
+
+def shared_of_rates(settings: Settings) -> dict[str, Any]:
+    """The settings that the results file of `run_rates` states once; there are no trials."""
+    return {name: value for name, value in shared(settings).items() if name != "trial_samples"}
+
+
+RATES = Experiment("figure3-rates", curves_of_rates, shared_of_rates, POINTS_PER_DECADE)
+RATES_DEFAULTS = replace(DEFAULTS, train_sizes=(50_000,), methods=("MCEM",))
 
 
 def _begin(

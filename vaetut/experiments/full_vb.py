@@ -31,7 +31,7 @@ from vaetut.experiments.trainer import BATCH_SIZE, fixed_binarization, new_model
 from vaetut.models import VAE
 
 INITIAL_WEIGHT_SCALE = 0.01  # standard deviations of q(θ) at the start
-LEARNING_RATE = 0.002  # of Adam
+LEARNING_RATE = 0.005  # of Adam
 CRITERIA = ("MAP", "full VB")
 
 
@@ -157,7 +157,7 @@ def evaluate(model: VAE, posterior: WeightPosterior, x: Tensor, draws: int, seed
 
 def run(
     *,
-    samples: int = 500_000,
+    samples: int = 200_000,
     train_sizes: Sequence[int] = (200, 1497),
     latent_dim: int = 3,
     hidden_dim: int = 100,
@@ -221,7 +221,7 @@ def main() -> None:
         prog="python -m vaetut.experiments.full_vb",
         description="Full variational Bayes (AEVB, appendix F) beside MAP, on the digits.",
     )
-    parser.add_argument("--samples", type=float, default=5e5, help="of each run; default: 5e5")
+    parser.add_argument("--samples", type=float, default=2e5, help="of each run; default: 2e5")
     parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     options = parser.parse_args()
     for row in run(samples=int(options.samples), results_dir=options.results)["runs"]:
