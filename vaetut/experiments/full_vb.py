@@ -11,7 +11,9 @@ a lower bound of $\log p(X) / N$, with $\theta$ integrated out. Both expectation
 with one draw of $\theta$ for each minibatch. The encoder's parameters $\phi$ belong to q, and stay plain numbers.
 
 ``python -m vaetut.experiments.full_vb`` compares both on the digits, with all of the 1,497 training images and with
-200 of them, and writes ``full-vb.json``.
+200 of them, and writes ``full-vb.json``. After 200,000 samples full VB is behind: the bound on test images is -24.3
+against -23.9 with all images and -27.1 against -25.8 with 200, at the weights' means; what it buys is a smaller gap
+between training and test images (3.3 nats instead of 4.2 with 200).
 """
 
 import argparse
