@@ -231,8 +231,8 @@ def outputs_are_clean(notebook: NotebookNode) -> list[str]:
                 problems.append(f"cell {i}: a live widget, whose id is different in every run")
             text = "".join(v for k, v in data.items() if k.startswith("text/") and isinstance(v, str))
             text = re.sub(
-                r"base64,[\w+/=]+|\biVBOR[\w+/=]+", "", text
-            )  # PNGs, alone or in an explorer's list
+                r"base64,[\w+/=]+|\b(?:iVBOR|UklGR)[\w+/=]+", "", text
+            )  # pictures, alone or in an explorer's list
             if address := re.search(r"\b0x[0-9a-fA-F]{5,}", text):
                 problems.append(f"cell {i}: a memory address, {address[0]}")
             if path := re.search(

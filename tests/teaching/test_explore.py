@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import weakref
@@ -19,7 +18,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vaetut import Explorer, explore, plots
-from vaetut.teaching.frames import MAX_COLORS, draw_figure, layout, pixels, quantize
+from vaetut.teaching.axes import title
+from vaetut.teaching.frames import MAX_COLORS, draw_figure, layout, pixels, png, quantize, webp
 
 
 def line(slope, shift=0.0):
@@ -55,8 +55,8 @@ def test_frames_follow_the_product_of_the_axes(explorer):
     assert explorer.labels == {"slope": ["−1", "0", "1"], "shift": ["0.25", "0.5"]}
     assert explorer.alts[:3] == ["Slope −1, shift 0.25.", "Slope −1, shift 0.5.", "Slope 0, shift 0.25."]
     assert len(explorer.frames) == 6
-    # the one pixel column where the line ends: higher for the larger slope
-    height = [np.argmin(picture(frame)[:, 600].sum(axis=-1)) for frame in explorer.frames]
+    # one column of pixels near the end of the line: higher for the larger slope
+    height = [np.argmin(picture(frame)[:, 1200].sum(axis=-1)) for frame in explorer.frames]
     assert height[0] > height[2] > height[4]
     assert height[0] > height[1]
 
@@ -93,20 +93,20 @@ def test_the_key_depends_on_content(explorer):
     assert keys[0] != keys[1]
 
 
-ELSEWHERE = re.compile(r"""https?:|["'(]//|src="(?!data:image/png)|href|@import|url\(|fetch|import\(""")
+ELSEWHERE = re.compile(r"""https?:|["'(]//|src="(?!data:image/webp)|href|@import|url\(|fetch|import\(""")
 
 
 def test_html_needs_nothing_from_elsewhere(explorer):
     page = explorer._repr_html_()
     assert not ELSEWHERE.search(re.sub("[A-Za-z0-9+/]{100,}={0,2}", "PICTURE", page))
-    assert ELSEWHERE.search(page.replace("data:image/png", "https://example.org/"))
+    assert ELSEWHERE.search(page.replace("data:image/webp", "https://example.org/"))
     assert " id=" not in page  # two copies on a page would have the same
     assert page.count("<script>") == page.count("</script>") == 1
 
 
 def test_a_still_picture_with_its_text_remains_without_scripts(explorer):
     page = re.sub(r"<script>.*?</script>|<style>.*?</style>", "", explorer._repr_html_(), flags=re.DOTALL)
-    image = re.search('<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', page)
+    image = re.search('<img src="data:image/webp;base64,([^"]+)" alt="([^"]+)"', page)
     assert image.group(2) == "Slope −1, shift 0.5."  # slope begins where start says, shift in the middle
     assert image.group(1) == data_of(explorer._repr_html_())[2][1]
     assert "The sliders move the picture where scripts run" in page
@@ -155,6 +155,58 @@ def test_repr_has_no_address(explorer):
 )
 def test_values_are_shown_short_and_different(values, labels):
     assert explore(lambda v: line(0), alt="{v}", v=values).labels["v"] == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("mu", "μ"), ("sigma", "σ"), ("z_1", "z₁"), ("z2", "z₂"), ("mu_10", "μ₁₀"), ("log_sigma", "log σ"),
+        ("M", "M"), ("hidden_units", "hidden units"), ("x_hat", "x hat"), ("layer_2", "layer 2"), ("row10", "row10"),
+    ],
+)  # fmt: skip
+def test_names_of_axes_are_written_as_symbols(name, shown):
+    assert title(name) == shown
+
+
+def test_labels_and_units_are_shown():
+    made = explore(
+        lambda M, noise: line(0),
+        alt="{M} {noise}",
+        M=[1, 2],
+        noise=[0.5, 1.0],
+        labels={"M": "minibatch M"},
+        units={"noise": "nats"},
+    )
+    page = made._repr_html_()
+    assert made.titles == {"M": "minibatch M", "noise": "noise"} and made.alts[0] == "1 0.5"
+    assert 'aria-label="Explorer: minibatch M, noise"' in page and "<span>minibatch M</span>" in page
+    assert "<output>1 nats</output>" in page and data_of(page)[0] == [["1", "2"], ["0.5 nats", "1 nats"]]
+
+
+def test_axes_may_be_called_labels_and_units():
+    made = explore(lambda labels, units: line(0), alt="{units}", labels=["a", "b"], units=[10, 20])
+    assert list(made.labels) == ["labels", "units"]
+
+
+def test_two_or_three_names_are_radio_buttons():
+    made = explore(
+        lambda family, k: line(k), alt="{family} {k}", family=["a", "b"], k=[0, 1], start={"family": "a"}
+    )
+    page = made._repr_html_()
+    assert page.count('type="radio"') == 2 and page.count('type="range"') == 1
+    assert 'role="radiogroup" aria-label="family"' in page
+    assert page.count(" checked>") == 1 and re.search('value="0"[^>]* checked> a</label>', page)
+    many = explore(lambda family: line(0), alt="x", family=["a", "b", "c", "d"])._repr_html_()
+    assert 'type="radio"' not in many
+
+
+def test_the_bundle_holds_a_picture_for_viewers_without_scripts(explorer):
+    bundle, metadata = explorer._repr_mimebundle_()
+    assert bundle["text/html"] == explorer._repr_html_() and bundle["text/plain"] == repr(explorer)
+    still = Image.open(io.BytesIO(bundle["image/png"]))
+    assert (still.format, still.size) == ("PNG", (1280, 300))
+    assert (picture(bundle["image/png"]) == picture(explorer.frames[1])).all()  # where the sliders begin
+    assert metadata == {"image/png": {"width": 640, "height": 150}}
 
 
 def test_draw_gets_python_values():
@@ -237,7 +289,9 @@ def test_all_frames_have_one_size_whatever_is_in_them():
     with plt.rc_context({"savefig.bbox": "tight", "figure.dpi": 77}):
         explorer = explore(draw, alt="{power}", power=[0, 1, 6])
     assert explorer.size == (400, 200)
-    assert {struct.unpack(">II", frame[16:24]) for frame in explorer.frames} == {(400, 200)}
+    assert {Image.open(io.BytesIO(frame)).size for frame in explorer.frames} == {
+        (800, 400)
+    }  # sharp on any screen
 
 
 def test_axes_stay_in_place_while_labels_change():
@@ -278,9 +332,9 @@ def test_flat_colours_are_exact_and_the_same_in_all_frames():
     explorer = explore(draw, alt="{k}", k=[1, 2, 3])
     for frame in explorer.frames:
         row = picture(frame)[-5]
-        assert ["#" + bytes(row[x].tolist()).hex() for x in (50, 150, 250)] == colours
-    palettes = {tuple(Image.open(io.BytesIO(frame)).getpalette()) for frame in explorer.frames}
-    assert len(palettes) == 1
+        assert ["#" + bytes(row[x].tolist()).hex() for x in (100, 300, 500)] == colours
+    kinds = np.unique(np.concatenate([picture(frame).reshape(-1, 3) for frame in explorer.frames]), axis=0)
+    assert len(kinds) <= MAX_COLORS  # of all frames together
 
 
 def test_quantization_is_close_and_has_few_colours():
@@ -291,12 +345,31 @@ def test_quantization_is_close_and_has_few_colours():
         figure.figimage(gradient, cmap="viridis")
         return figure
 
-    frames, size = quantize([pixels(draw_figure(draw, {}), None)])
+    (image,) = quantize([pixels(draw_figure(draw, {}), None)])
+    found = picture(webp(image))
+    assert found.shape == (100, 400, 3)
+    assert (picture(png(image)) == found).all()
+    found = found[50:, :200]  # figimage counts pixels of the frame, from below
     canvas = plt.get_cmap("viridis")(gradient)[..., :3] * 255
-    found = picture(frames[0])
-    assert size == (200, 50)
     assert len(np.unique(found.reshape(-1, 3), axis=0)) <= MAX_COLORS
     assert np.sqrt(((found - canvas) ** 2).mean()) < 6
+
+
+def test_grays_stay_gray():
+    """Among pale blues, a gray pixel's nearest color may be one of them."""
+    shades = np.linspace(0, 1, 256)[None].repeat(100, axis=0)
+    blues = np.stack([shades, shades, np.ones_like(shades)], axis=-1)
+
+    def draw():
+        figure = Figure(figsize=(2.56, 1))
+        figure.figimage(shades, 0, 0, cmap="gray", vmin=0, vmax=1)
+        figure.figimage(blues, 256, 0)
+        return figure
+
+    (image,) = quantize([pixels(draw_figure(draw, {}), None)])
+    gray = picture(webp(image))[110:190, :256]  # the lower left quarter
+    assert (gray == gray[..., :1]).all()
+    assert len(np.unique(gray)) > 8 and abs(gray[0, :, 0] - np.arange(256)).max() < 24
 
 
 def test_a_line_plot_is_small():
@@ -309,7 +382,7 @@ def test_a_line_plot_is_small():
         return figure
 
     explorer = explore(draw, alt="{mean}", mean=[-1.0, 0.0, 1.0])
-    assert max(map(len, explorer.frames)) < 5000
+    assert max(map(len, explorer.frames)) < 10_000
 
 
 def test_figures_are_let_go():
@@ -380,6 +453,12 @@ BAD = {
     "alt unbalanced": (good(alt="{slope"), ValueError, "alt cannot be filled in"),
     "alt wrong format": (good(slope=["a", "b"], alt="{slope:.2f}"), ValueError, "alt cannot be filled in"),
     "alt returns None": (good(alt=lambda slope: None), TypeError, "alt must return a string, got NoneType"),
+    "labels of no axis": (
+        good(labels={"mean": "m"}),
+        ValueError,
+        r"labels must name axes \(slope\), got 'mean'",
+    ),
+    "units are numbers": (good(units={"slope": 3}), TypeError, "units must hold strings, got int for slope"),
     "start off axis": (good(start={"slope": 0.5}), ValueError, "slope has no value 0.5"),
     "start text": (good(start={"slope": "0"}), ValueError, "slope has no value '0'"),
     "start of no axis": (good(start={"mean": 0}), ValueError, r"start must name axes \(slope\), got 'mean'"),
@@ -404,19 +483,37 @@ def test_bad_input_costs_no_drawing():
 # With a kernel
 
 
-def test_live_shows_the_same_sliders(explorer):
+def test_live_shows_the_same_sliders_finer(explorer):
     widgets = pytest.importorskip("ipywidgets")
-    box = explorer.live()
-    picture_widget, slope, shift = box.children
-    assert isinstance(slope, widgets.SelectionSlider)
-    assert (slope.description, slope.value, shift.value) == ("slope", -1.0, 0.5)
-    assert [label for label, _ in slope.options] == ["−1", "0", "1"]
+    picture_widget, slope, shift = explorer.live().children
+    assert isinstance(slope, widgets.FloatSlider) and slope.continuous_update
+    assert (slope.description, slope.value, slope.min, slope.max, shift.value) == ("slope", -1, -1, 1, 0.5)
+    assert slope.step == pytest.approx(0.1)
     before = picture_widget.value
     assert 'alt="Slope −1, shift 0.5."' in before
-    slope.value = 1.0
-    assert 'alt="Slope 1, shift 0.5."' in picture_widget.value
+    slope.value = 0.3
+    assert 'alt="Slope 0.3, shift 0.5."' in picture_widget.value
     assert before != picture_widget.value
     assert plt.get_fignums() == []
+
+
+def test_live_stops_only_where_draw_can():
+    """A draw that looks its numbers up, whole numbers, and names keep to the values of the explorer."""
+    widgets = pytest.importorskip("ipywidgets")
+    table = {0.0: 1.0, 0.5: -1.0, 1.0: 0.0}
+    made = explore(
+        lambda slope, steps, kind: line(table[slope]),
+        alt="{slope} {steps} {kind}",
+        slope=list(table),
+        steps=[1, 10, 100],
+        kind=["Laplace", "normal"],
+    )
+    picture_widget, slope, steps, kind = made.live().children
+    assert isinstance(slope, widgets.SelectionSlider) and isinstance(steps, widgets.SelectionSlider)
+    assert isinstance(kind, widgets.ToggleButtons) and kind.value == "normal"
+    assert [label for label, _ in slope.options] == ["0", "0.5", "1"]
+    slope.value, steps.value, kind.value = 1.0, 100, "Laplace"
+    assert 'alt="1 100 Laplace"' in picture_widget.value
 
 
 def test_ipywidgets_is_imported_only_for_live():
@@ -486,7 +583,7 @@ def test_arrow_keys_move_picture_text_and_value(page, explorer):
     after = state(page, "#one")
     assert after[1:] == ("Slope 0, shift 0.5.", ["0", "0.5"], ["0", "0.5"], "Slope 0, shift 0.5.")
     assert after[0] != before[0]
-    assert after[0].removeprefix("data:image/png;base64,") == data_of(explorer._repr_html_())[2][3]
+    assert after[0].removeprefix("data:image/webp;base64,") == data_of(explorer._repr_html_())[2][3]
     page.keyboard.press("End")
     assert state(page, "#one")[1] == "Slope 1, shift 0.5."
 
@@ -550,6 +647,70 @@ def test_it_fits_a_phone_and_a_thumb(page):
     image = page.locator("#one img").bounding_box()
     assert image["height"] == pytest.approx(image["width"] * 150 / 640, abs=1)
     assert page.locator(".vaetut-static").count() == 0  # the notice for pages without scripts is gone
+
+
+def family_line(family, slope, a_long_name):
+    return line(slope + 2 * (family == "b"))
+
+
+@pytest.fixture
+def choices(browser):
+    made = explore(
+        family_line,
+        alt="{family} {slope}",
+        start={"family": "a"},
+        family=["a", "b"],
+        slope=[0, 1],
+        a_long_name=[1, 2],
+    )
+    page = browser.new_page(viewport={"width": 720, "height": 450})  # 1440 x 900 at a zoom of 200 %
+    html = made._repr_html_()
+    page.set_content(PAGE.format(one=html, two=""))  # twice on the page
+    yield page
+    page.close()
+
+
+def alts_on(page):
+    return [page.locator(where).locator("img").get_attribute("alt") for where in ("#one", "#copy")]
+
+
+def test_radio_buttons_of_two_copies_are_independent(choices):
+    assert alts_on(choices) == ["a 1", "a 1"]
+    choices.locator("#copy").get_by_role("radio", name="b").check()
+    assert alts_on(choices) == ["a 1", "b 1"]
+    choices.locator("#one").get_by_role("radio", name="a").focus()
+    choices.keyboard.press("ArrowRight")
+    assert alts_on(choices) == ["b 1", "b 1"]
+    choices.locator("#copy").get_by_role("radio", name="a").check()
+    assert alts_on(choices) == ["b 1", "a 1"]
+    for button in choices.get_by_role("radio").all():
+        assert button.locator("..").bounding_box()["height"] >= 44
+
+
+def test_tracks_are_of_equal_length_and_in_view_with_the_picture(choices):
+    tracks = [slider.bounding_box() for slider in choices.locator("#one input[type=range]").all()]
+    assert len(tracks) == 2 and tracks[0]["width"] == tracks[1]["width"] > 200
+    assert tracks[0]["x"] == tracks[1]["x"]
+    box = choices.locator("#one .vaetut-explorer").bounding_box()
+    assert box["height"] <= 450
+    tall = explore(lambda k: plots.subplots(height=5)[0], alt="x", k=[1, 2])
+    choices.set_content(PAGE.format(one=tall._repr_html_(), two=""))
+    box = choices.locator("#one .vaetut-explorer").bounding_box()
+    assert 300 < box["height"] <= 450
+
+
+def test_a_finger_that_scrolls_leaves_the_slider_as_it_was(page):
+    slider = page.locator("#two input")
+    before = state(page, "#two")
+    touched = """input => {
+        input.dispatchEvent(new PointerEvent("pointerdown", {pointerType: "touch", bubbles: true}));
+        input.value = 4;
+        input.dispatchEvent(new Event("input", {bubbles: true}));
+    }"""
+    slider.evaluate(touched)
+    assert state(page, "#two")[1] == "Only slope 4."
+    slider.evaluate("input => input.dispatchEvent(new PointerEvent('pointercancel', {bubbles: true}))")
+    assert state(page, "#two") == before
 
 
 def test_without_scripts_the_notice_and_the_picture_stay(browser, explorer):

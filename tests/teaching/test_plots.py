@@ -102,7 +102,7 @@ def test_every_two_colours_can_be_told_apart(pair):
 
 
 def test_the_book_does_to_figures_what_is_computed_here():
-    css = (Path(__file__).parent.parent / "book" / "_static" / "book.css").read_text(encoding="utf-8")
+    css = (Path(__file__).parents[2] / "book" / "_static" / "book.css").read_text(encoding="utf-8")
     rule = css.split('html[data-theme="dark"] .bd-content div.cell_output img {')[1].split("}")[0]
     assert "filter: invert(1) hue-rotate(180deg);" in rule
     assert "mix-blend-mode: screen;" in rule
@@ -255,6 +255,26 @@ def test_image_grid_puts_every_pixel_in_its_place():
     assert (flat == table).all()
 
 
+def test_image_grid_in_color():
+    images = torch.rand(5, 3, 2, 4)
+    table = plots.image_grid(images, (2, 4), columns=2).axes[0].images[0].get_array().data
+    assert table.shape == (3 * 3 - 1, 2 * 5 - 1, 3)
+    for channel in range(3):
+        assert table[3:5, 5:9, channel] == pytest.approx(images[3, channel].numpy())
+    assert table[6:, 5:] == pytest.approx(1) and table[2] == pytest.approx(1)  # white
+    last = images.movedim(1, -1)
+    for same, shape in (
+        (images, (3, 2, 4)), (last, (2, 4)), (last, (2, 4, 3)),
+        (images.flatten(1), (3, 2, 4)), (last.flatten(1), (2, 4, 3)),
+    ):  # fmt: skip
+        assert (plots.image_grid(same, shape, columns=2).axes[0].images[0].get_array().data == table).all()
+
+
+def test_image_grid_clips_what_no_screen_can_show():
+    table = plots.image_grid(torch.tensor([[-1.0, 2.0]]), (1, 2)).axes[0].images[0].get_array().data
+    assert table.tolist() == [[0.0, 1.0]]
+
+
 def test_latent_plane_draws_every_class():
     figure = plots.latent_plane(torch.randn(30, 2), torch.arange(30) % 3 + 7)
     drawn = [collection.get_offsets().shape[0] for collection in figure.axes[0].collections]
@@ -303,6 +323,16 @@ BAD = {
         lambda: plots.image_grid(torch.rand(3, 63), (8, 8)),
         ValueError,
         r"images must be \[n, 64\]",
+    ),
+    "two channels": (
+        lambda: plots.image_grid(torch.rand(3, 2, 8, 8), (2, 8, 8)),
+        ValueError,
+        r"image_shape must be \(height, width\), .* got \(2, 8, 8\)",
+    ),
+    "color of another size": (
+        lambda: plots.image_grid(torch.rand(3, 3, 8, 9), (8, 8)),
+        ValueError,
+        "images must be",
     ),
     "no images": (lambda: plots.image_grid(torch.rand(0, 64), (8, 8)), ValueError, "images must be"),
     "image rows": (

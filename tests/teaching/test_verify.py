@@ -1,6 +1,9 @@
 """`verify` accepts what holds, rejects what does not, and prints the same line everywhere."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -92,3 +95,37 @@ def test_a_wrong_formula_is_rejected():
     ):
         with pytest.raises(VerificationError):
             verify("eq-entropy", wrong, entropy_of_standard_normal)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_console_without_a_check_mark_is_no_error(encoding):
+    code = "import vaetut; vaetut.verify('eq-a', [1, 2], [1, 2]); vaetut.verify('eq-b', -1.5, -1.5)"
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    first, second = done.stdout.decode(encoding).splitlines()
+    assert first.split(" ", 1)[1].startswith("eq-a    left 1.0000, ")
+    assert second.split(" ", 1)[1] == "eq-b    left -1.5000    right -1.5000    equal to 1e-9"
+
+
+def test_a_device_without_float64_is_left_before_converting():
+    """As on Apple's GPUs: a tensor that is not on the CPU yet must not become float64."""
+
+    class Device(torch.overrides.TorchFunctionMode):
+        def __init__(self, value):
+            super().__init__()
+            self.left = not value
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.cpu:
+                self.left = True
+            wide = torch.float64 in args or torch.float64 in (kwargs or {}).values()
+            if wide and not self.left:
+                raise TypeError("this device has no float64")
+            return function(*args, **(kwargs or {}))
+
+    value = torch.tensor([1.0, 2.0])
+    with Device(True) as device:
+        with pytest.raises(TypeError, match="no float64"):
+            torch.as_tensor(value, dtype=torch.float64)
+        device.left = False
+        verify("eq-a", value, 1.0 * value)
