@@ -5,6 +5,7 @@ Each chapter of the book has its code behind one door:
 ==============================  ==================================================
 chapter (book/)                 module
 ==============================  ==================================================
+00-a-vae-in-half-an-hour        none: plain PyTorch
 01-latent-variable-models       `vaetut.exact`, `vaetut.quadrature`
 02-variational-lower-bound      `vaetut.bounds.elbo`
 03-entropy-cross-entropy-kl     `vaetut.information`
@@ -18,6 +19,7 @@ chapter (book/)                 module
 11-variational-autoencoder      `vaetut.models`, `vaetut.aevb`, `vaetut.data`
 12-paper-experiments            `vaetut.experiments`
 13-tighter-bounds               `vaetut.bounds.importance`
+14-field-guide-to-bugs          all
 ==============================  ==================================================
 
 The distributions that torch lacks (chapters 7 to 9) are in `vaetut.distributions`; what every chapter shows with,
@@ -29,6 +31,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vaetut import distributions, reparam
+from vaetut._support.validate import checks
 from vaetut.aevb import History, train
 from vaetut.bounds import (
     ElboTerms,
@@ -37,6 +40,7 @@ from vaetut.bounds import (
     elbo_terms,
     iwae_bound,
     log_evidence,
+    log_weights,
     minibatch_bound,
     sgvb_a,
     sgvb_b,
@@ -86,6 +90,7 @@ __all__ = [
     "VerificationError",
     "binarize",
     "catalogue",
+    "checks",
     "cross_entropy",
     "cubo_bound",
     "distributions",
@@ -101,6 +106,7 @@ __all__ = [
     "kl_divergence",
     "load",
     "log_evidence",
+    "log_weights",
     "measure_valued",
     "minibatch_bound",
     "monte_carlo",
