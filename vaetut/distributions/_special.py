@@ -208,7 +208,7 @@ def log1mexp(x: Tensor) -> Tensor:
     # Each branch is fed a harmless value where the other is chosen: else its infinite slope times 0 would be NaN.
     value = torch.where(
         small,
-        torch.log(-torch.expm1(-torch.where(small & ~nothing, x, 1.0))),
+        torch.log(-torch.expm1(-torch.where(small & (x > 0), x, 1.0))),
         torch.log1p(-torch.exp(-torch.where(small, 1.0, x))),
     )
     return torch.where(nothing, -math.inf, value)
@@ -219,7 +219,7 @@ def log_of(p: Tensor, complement: Tensor) -> Tensor:
     small, nothing = p < 0.5, p == 0
     value = torch.where(
         small,
-        torch.log(torch.where(small & ~nothing, p, 0.5)),
+        torch.log(torch.where(small & (p > 0), p, 0.5)),
         torch.log1p(-torch.where(small, 0.5, complement)),
     )
     return torch.where(nothing, -math.inf, value)
