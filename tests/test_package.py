@@ -202,3 +202,6 @@ def test_python_versions_agree():
     workflow = yaml.safe_load(text(".github/workflows/ci.yml"))
     assert list(environment.TESTED) == classifiers == workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
     assert PROJECT["requires-python"] == f">={environment.TESTED[0]}"
+    other = yaml.safe_load(text(".github/workflows/versions.yml"))["jobs"]
+    used = {name: job["steps"][1]["with"]["python-version"] for name, job in other.items()}
+    assert used == {"lower": environment.TESTED[0], "colab": COLAB_PYTHON}
