@@ -190,6 +190,13 @@ def test_the_lower_bounds_are_exact_versions_of_what_tests_need():
     assert not {"ruff", "mypy", "jupyter-book"} & set(bounds)
 
 
+def test_the_slow_tests_exist():
+    listed = text("tests/slow.txt").split("\n\n", 1)[1].split()
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in listed if f"def {name}(" not in sources] == []
+    assert listed == sorted(set(listed))
+
+
 def test_conda_environment_is_the_lock():
     *conda, pip = yaml.safe_load(text("environment.yml"))["dependencies"]
     assert pip == {"pip": ["-r requirements.lock", "-e ."]}
