@@ -15,6 +15,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if getattr(item, "originalname", None) in SLOW:
             item.add_marker(pytest.mark.slow)
+        if {"browser", "visit"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""All tests in this folder are marked `book`, and those that open pages also `browser`."""
+"""All tests in this folder are marked `book`."""
 
 from pathlib import Path
 
@@ -11,5 +11,3 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.book)
-            if {"browser", "visit"} & set(getattr(item, "fixturenames", ())):
-                item.add_marker(pytest.mark.browser)
