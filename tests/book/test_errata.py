@@ -10,7 +10,7 @@ import pytest
 from scipy import optimize, special, stats
 from scipy.integrate import quad
 
-PAGE = Path(__file__).parents[1] / "book" / "errata.md"
+PAGE = Path(__file__).parents[2] / "book" / "errata.md"
 NUMBER = re.compile(r"(?<![\d.])-?\d+\.\d{4}(?!\d)")
 Function = Callable[[float], float]
 

@@ -9,7 +9,7 @@ from torch.distributions import Independent, Normal
 
 import vaetut
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "book" / "index.md"
 
 

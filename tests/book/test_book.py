@@ -14,9 +14,10 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import book_rules as rules
-from notebooks import COUNT, count_equations
+from notebooks import COUNT, count_equations, counts
+from wrong_versions import count_versions
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
 PAGES = sorted([*NOTEBOOKS, *BOOK.glob("*.md")])
@@ -76,9 +77,9 @@ def test_the_contents_list_every_page():
 def test_the_count_of_equations_is_stated_and_right(page):
     labels, verified = count_equations()
     assert labels == verified
-    assert COUNT.findall((ROOT / page).read_text(encoding="utf-8")) == [
-        f"{labels} equations, {verified} verified"
-    ]
+    found = [match[0] for match in COUNT.finditer((ROOT / page).read_text(encoding="utf-8"))]
+    assert found == [counts()]
+    assert found[0].endswith(f"{count_versions()} wrong versions rejected")
 
 
 # Each rule refuses what it is there for
@@ -119,6 +120,20 @@ def good_notebook():
     for n, (_, cell) in enumerate(rules.cells(notebook, "code"), 1):
         cell.execution_count = n
     return notebook
+
+
+@pytest.mark.parametrize(
+    "heading, release",
+    [
+        ("## 0.2.0 - unreleased", ""),
+        ("## 0.2.0 - 2026-12-01", "@v0.2.0"),
+        ("## [0.2.0] (2026-12-01)", "@v0.2.0"),
+    ],
+)
+def test_a_released_book_installs_its_release(heading, release):
+    changelog = f"# Changelog\n\n{heading}\n\nText.\n\n## 0.1.0 - 2026-10-01\n"
+    assert rules.release_of(changelog) == release
+    assert f"pip install --quiet git+{rules.REPOSITORY}{release}\n" in rules.set_up(release)
 
 
 def test_the_good_notebook_is_good():
