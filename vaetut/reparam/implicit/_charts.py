@@ -22,12 +22,12 @@ from torch.distributions import (
     Kumaraswamy,
     MixtureSameFamily,
     StudentT,
-    TransformedDistribution,
     VonMises,
 )
 from torch.nn.functional import logsigmoid, softplus
 
 from vaetut._support.validate import any_true
+from vaetut.distributions._support import is_transformed
 from vaetut.reparam.implicit._quadrature import LogDensity, Split, reach, split
 
 TINY = math.log(torch.finfo(torch.float64).tiny)
@@ -67,11 +67,6 @@ def move(q: Distribution, z: Tensor, rounds: int | None = None) -> Moved:
     if is_transformed(q):
         return _transformed(q, z, rounds)
     return move_in(chart_of(q, z), q, z, rounds)
-
-
-def is_transformed(q: Distribution) -> bool:
-    """Whether q has to be looked at through its base: torch calls the support of 5 + Gamma "real"."""
-    return isinstance(q, TransformedDistribution) and type(q).support is TransformedDistribution.support
 
 
 def move_in(chart: Chart, q: Distribution, z: Tensor, rounds: int | None) -> Moved:

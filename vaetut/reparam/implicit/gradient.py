@@ -9,8 +9,7 @@ takes: no CDF, no inverse (Figurnov, Mohamed and Mnih 2018, *Implicit reparamete
 differentiated).
 """
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,15 +21,13 @@ from torch.distributions import (
     Gamma,
     Independent,
     MixtureSameFamily,
-    Transform,
 )
-from torch.distributions.constraints import Constraint
-from torch.distributions.transforms import _InverseTransform
-from torch.nn import Module
 from torch.types import _size
 
 from vaetut._support.validate import any_true, float_tensor
-from vaetut.reparam.implicit._charts import is_transformed, move, move_dirichlet
+from vaetut.distributions._copies import tensors_of, with_tensors
+from vaetut.distributions._support import is_transformed
+from vaetut.reparam.implicit._charts import move, move_dirichlet
 
 _NATIVE = (Gamma, Beta, Dirichlet)  # a Chi2 is a Gamma
 _BUDGET = 2**18  # values of log_prob that are held at a time
@@ -90,7 +87,7 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
     """
     base = _univariate(q)
     if exact is None:
-        exact = not (isinstance(base, _NATIVE) and next(_tensors(base)).dtype == torch.float32)
+        exact = not (isinstance(base, _NATIVE) and tensors_of(base)[0].dtype == torch.float32)
     if not exact:
         if not isinstance(base, _NATIVE):
             raise ValueError(
@@ -200,19 +197,19 @@ def _univariate(q: Any) -> Any:
 
 def _differentiable(base: Distribution, z: Tensor) -> Tensor:
     """z with the implicit gradient, in the backward pass if that can be done."""
-    z, base = z.detach(), _changed(base)
+    z, base = z.detach(), with_tensors(base)
     if _under_functional_transform():
         return _attach(base, z, _ROUNDS)
-    tensors = list(_tensors(base))
+    tensors = tensors_of(base)
     # log_prob is asked of copies, since it may store what it computes, and base must keep to those tensors.
-    if not _changed(base).log_prob(z).requires_grad:
+    if not with_tensors(base).log_prob(z).requires_grad:
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             raise ValueError(
                 f"{type(base).__name__} has parameters that require a gradient, but its log_prob does not pass a "
                 "gradient on to them; vaetut.score_function needs that too, so write log_prob with torch's functions"
             )
         return z
-    if _changed(base, Tensor.detach).log_prob(z).requires_grad:  # a parameter that is not among `tensors`
+    if with_tensors(base, Tensor.detach).log_prob(z).requires_grad:  # a parameter that is not among `tensors`
         return _attach(base, z, None)
     attached: Tensor = _Deferred.apply(base, z, *tensors)  # type: ignore[no-untyped-call]
     return attached
@@ -225,7 +222,7 @@ def _under_functional_transform() -> bool:
 def _attach(q: Distribution, z: Tensor, rounds: int | None) -> Tensor:
     """Attach the gradient right away, with all nodes at once in memory."""
     flat = z.double().reshape(-1, *q.batch_shape, *q.event_shape)
-    double = _changed(q, Tensor.double)
+    double = with_tensors(q, Tensor.double)
     moved = move_dirichlet(double, flat, rounds) if isinstance(q, Dirichlet) else move(double, flat, rounds).z
     attached: Tensor = _Once.apply(z, moved.reshape(z.shape).to(z.dtype))  # type: ignore[no-untyped-call]
     return attached
@@ -296,7 +293,7 @@ def _pull_back(
     batch, dim = q.batch_shape.numel(), len(q.batch_shape)
     z, cotangent = (part.reshape(-1, *q.batch_shape, *q.event_shape) for part in (z, cotangent))
     shapes: list[torch.Size] = []
-    _changed(q, batch=lambda shape: shapes.append(shape) or shape)  # type: ignore[func-returns-value]
+    with_tensors(q, batch=lambda shape: shapes.append(shape) or shape)  # type: ignore[func-returns-value]
     # The components of a mixture, or the coordinates of a Dirichlet.
     parts = max(shape.numel() for shape in shapes) * q.event_shape.numel() // max(batch, 1)
     columns = max(1, _BUDGET // (512 * parts))
@@ -341,48 +338,17 @@ def _piece_of(q: Distribution, tensors: Iterator[Tensor], dim: int, piece: slice
             return shape
         return torch.Size([len(range(shape[:dim].numel())[piece]), *shape[dim:]])
 
-    return _changed(q, lambda _: next(tensors), cut)
+    return with_tensors(q, lambda _: next(tensors), cut)
 
 
 def _is_sliceable(q: Distribution, z: Tensor, piece: slice) -> bool:
     """Whether every tensor in q has the axes of the batch first, so that q can be evaluated in pieces."""
     dim = len(q.batch_shape)
-    if not all(tensor.dim() == 0 or tensor.shape[:dim] == q.batch_shape for tensor in _tensors(q)):
+    if not all(tensor.dim() == 0 or tensor.shape[:dim] == q.batch_shape for tensor in tensors_of(q)):
         return False
-    part = _piece_of(q, (_cut(tensor, dim, piece) for tensor in _tensors(q)), dim, piece)
+    part = _piece_of(q, (_cut(tensor, dim, piece) for tensor in tensors_of(q)), dim, piece)
     try:  # a tensor may have that shape by chance
         value = part.log_prob(z.reshape(1, -1, *q.event_shape)[:, piece])
     except (RuntimeError, ValueError, IndexError):
         return False
-    return torch.equal(value.nan_to_num(), _changed(q).log_prob(z).reshape(1, -1)[:, piece].nan_to_num())
-
-
-def _changed(
-    value: Any,
-    tensor: Callable[[Tensor], Tensor] = lambda tensor: tensor,
-    batch: Callable[[torch.Size], torch.Size] = lambda shape: shape,
-) -> Any:
-    """A copy of a distribution with its float tensors and batch shapes changed; it does not check its arguments."""
-    if isinstance(value, Tensor):
-        return tensor(value) if value.is_floating_point() else value
-    if isinstance(value, dict):
-        return {key: _changed(item, tensor, batch) for key, item in value.items()}
-    if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
-        items = [_changed(item, tensor, batch) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if isinstance(value, _InverseTransform):
-        return _changed(value.inv, tensor, batch).inv
-    if isinstance(value, Distribution | Transform | Module | Constraint):
-        value = copy.copy(value)
-        for name, item in list(vars(value).items()):
-            value.__dict__[name] = _changed(item, tensor, batch)
-        if isinstance(value, Distribution):
-            value.__dict__.update(_validate_args=False, _batch_shape=batch(value.batch_shape))
-    return value
-
-
-def _tensors(q: Distribution) -> Iterator[Tensor]:
-    """The float tensors in q, in the order in which `_changed` comes to them."""
-    found: list[Tensor] = []
-    _changed(q, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
-    return iter(found)
+    return torch.equal(value.nan_to_num(), with_tensors(q).log_prob(z).reshape(1, -1)[:, piece].nan_to_num())

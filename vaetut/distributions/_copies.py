@@ -1,0 +1,78 @@
+"""The tensors inside of a distribution, and copies of it with other ones.
+
+torch's distributions keep their parameters as attributes, some of them inside of other distributions, transforms,
+constraints or modules. `tensors_of` lists them; `with_tensors` makes a copy in which they are changed: converted to
+float64, detached, or replaced.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Transform
+from torch.distributions.constraints import Constraint
+from torch.distributions.transforms import _InverseTransform
+from torch.distributions.utils import lazy_property
+from torch.nn import Module
+
+
+def with_tensors(
+    value: Any,
+    tensor: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+    batch: Callable[[torch.Size], torch.Size] = lambda shape: shape,
+) -> Any:
+    """A copy of a distribution with its float tensors and batch shapes changed; it does not check its arguments.
+
+    What a distribution has computed from its parameters and stored is no parameter: the copy computes it anew.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> with_tensors(Normal(torch.tensor(0.0), torch.tensor(1.0)), Tensor.double).scale.dtype
+        torch.float64
+    """
+    if isinstance(value, Tensor):
+        return tensor(value) if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: with_tensors(item, tensor, batch) for key, item in value.items()}
+    if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
+        items = [with_tensors(item, tensor, batch) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, _InverseTransform):
+        return with_tensors(value.inv, tensor, batch).inv
+    if isinstance(value, Distribution | Transform | Module | Constraint):
+        value, changed = copy.copy(value), dict[int, Any]()
+        kept = {name: item for name, item in vars(value).items() if not _is_stored(value, name)}
+        for item in kept.values():
+            if id(item) not in changed:  # one tensor under two names, as in Categorical, stays one
+                changed[id(item)] = with_tensors(item, tensor, batch)
+        value.__dict__.clear()
+        value.__dict__.update((name, changed[id(item)]) for name, item in kept.items())
+        if isinstance(value, Distribution):
+            value.__dict__.update(_validate_args=False, _batch_shape=batch(value.batch_shape))
+    return value
+
+
+def tensors_of(q: Distribution) -> list[Tensor]:
+    """The float tensors in q, in the order in which `with_tensors` comes to them.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> tensors_of(Normal(torch.tensor(0.0), torch.tensor(1.0)))
+        [tensor(0.), tensor(1.)]
+    """
+    found: list[Tensor] = []
+    with_tensors(q, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    return found
+
+
+def _is_stored(value: Any, name: str) -> bool:
+    """Whether the attribute is not what a distribution was made with, but what it has computed from that and kept."""
+    if not isinstance(value, Distribution) or not isinstance(vars(value)[name], Tensor):
+        return False
+    default = inspect.getattr_static(type(value), name, ...)
+    if isinstance(default, lazy_property):  # logits of probs, say, of which `_param` is the given one
+        return vars(value)[name] is not vars(value).get("_param", vars(value)[name])
+    return default is None
