@@ -27,7 +27,11 @@ from torch.types import _size
 from vaetut._support.validate import any_true, float_tensor
 from vaetut.distributions._copies import tensors_of, with_tensors
 from vaetut.distributions._support import is_transformed
+from vaetut.distributions._tails import under_transform
+from vaetut.reparam.implicit._cdf import agrees, check_no_gap, has_cdf, is_known
 from vaetut.reparam.implicit._charts import move, move_dirichlet
+from vaetut.reparam.implicit._exact import attach_by_cdf
+from vaetut.reparam.implicit._vectors import attach_by_conditionals, is_vector_mixture
 
 _NATIVE = (Gamma, Beta, Dirichlet)  # a Chi2 is a Gamma
 _BUDGET = 2**18  # values of log_prob that are held at a time
@@ -96,7 +100,7 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
             )
         draws: Tensor = q.rsample(torch.Size(sample_shape))
         return draws
-    return _differentiable(base, q.sample(torch.Size(sample_shape)))
+    return differentiable(base, q.sample(torch.Size(sample_shape)))
 
 
 def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
@@ -157,7 +161,7 @@ def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
     support: Any = base.support
     if any_true(~support.check(z)):
         raise ValueError(f"z must lie in the support of q, {support}, and not be NaN")
-    return _differentiable(base, z)
+    return differentiable(base, z)
 
 
 def _univariate(q: Any) -> Any:
@@ -178,9 +182,12 @@ def _univariate(q: Any) -> Any:
             f"q must be continuous, got {name}: its draws jump when φ moves and have no gradient; "
             "use vaetut.score_function"
         )
-    if q.event_shape and not isinstance(q, Dirichlet):
+    if q.event_shape and not isinstance(q, Dirichlet) and not is_vector_mixture(q):
         if isinstance(q, MixtureSameFamily):
-            hint = "a mixture in several dimensions has no unique map; use vaetut.score_function"
+            hint = (
+                "a mixture in several dimensions has a map where its components are an Independent of a family with a "
+                "known CDF; else use vaetut.score_function"
+            )
         elif hasattr(q, "loc"):
             hint = "use vaetut.reparameterize(q, via='location_scale')"
         else:
@@ -195,24 +202,65 @@ def _univariate(q: Any) -> Any:
     return q
 
 
-def _differentiable(base: Distribution, z: Tensor) -> Tensor:
-    """z with the implicit gradient, in the backward pass if that can be done."""
+def differentiable(base: Distribution, z: Tensor, u: Tensor | None = None) -> Tensor:
+    """z with the implicit gradient in the parameters, and 1/p(z) in u if it is the quantile of that."""
     z, base = z.detach(), with_tensors(base)
+    u = u if u is not None and u.requires_grad and torch.is_grad_enabled() else None
+    if isinstance(base, MixtureSameFamily):
+        check_no_gap(base)
+    if has_cdf(base):
+        known = is_known(base)
+        if known and u is None and not _has_gradients(base):
+            return z
+        functional = under_transform(z, *tensors_of(base))
+        if known or (not functional and agrees(with_tensors(base, Tensor.double), z.double().nan_to_num())):
+            hidden = not known and _has_hidden(base, z)
+            return attach_by_cdf(base, z, u, hidden)
+    if isinstance(base, Dirichlet):
+        return _attach(base, z, None) if _has_gradients(base) else z
+    if is_vector_mixture(base):
+        return attach_by_conditionals(base, z, u) if u is not None or _has_gradients(base) else z
+    return _by_quadrature(base, z, u)
+
+
+def _has_gradients(q: Distribution) -> bool:
+    """Whether a tensor of q may have a gradient: one of `torch.func` does not tell."""
+    tensors = tensors_of(q)
+    return under_transform(*tensors) or (
+        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    )
+
+
+def _has_hidden(q: Distribution, z: Tensor) -> bool:
+    """Whether log_prob depends on a parameter that is not among the tensors of q."""
+    detached = with_tensors(q, Tensor.detach)
+    return bool(detached.log_prob(z).requires_grad)
+
+
+def _by_quadrature(base: Distribution, z: Tensor, u: Tensor | None) -> Tensor:
     if _under_functional_transform():
-        return _attach(base, z, _ROUNDS)
+        z = _attach(base, z, _ROUNDS)
+        return z if u is None else z + _slope_in_u(base, z, u)
     tensors = tensors_of(base)
     # log_prob is asked of copies, since it may store what it computes, and base must keep to those tensors.
-    if not with_tensors(base).log_prob(z).requires_grad:
+    if u is None and not with_tensors(base).log_prob(z).requires_grad:
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             raise ValueError(
                 f"{type(base).__name__} has parameters that require a gradient, but its log_prob does not pass a "
                 "gradient on to them; vaetut.score_function needs that too, so write log_prob with torch's functions"
             )
         return z
-    if with_tensors(base, Tensor.detach).log_prob(z).requires_grad:  # a parameter that is not among `tensors`
-        return _attach(base, z, None)
-    attached: Tensor = _Deferred.apply(base, z, *tensors)  # type: ignore[no-untyped-call]
-    return attached
+    hidden = _has_hidden(base, z)
+    attached: Any = _attach(base, z, None) if hidden else _Deferred.apply(base, z, *tensors)  # type: ignore[no-untyped-call]
+    return attached if u is None else attached + _slope_in_u(base, z, u)
+
+
+def _slope_in_u(q: Distribution, z: Tensor, u: Tensor) -> Tensor:
+    """0, with the derivative 1/p(z) in u, which has none itself."""
+    with torch.no_grad():
+        speed = (-with_tensors(q).log_prob(z.detach())).exp()
+    once: Tensor = _Once.apply(torch.zeros_like(z), (u - u.detach()) * speed)  # type: ignore[no-untyped-call]
+    return once
 
 
 def _under_functional_transform() -> bool:
@@ -223,7 +271,7 @@ def _attach(q: Distribution, z: Tensor, rounds: int | None) -> Tensor:
     """Attach the gradient right away, with all nodes at once in memory."""
     flat = z.double().reshape(-1, *q.batch_shape, *q.event_shape)
     double = with_tensors(q, Tensor.double)
-    moved = move_dirichlet(double, flat, rounds) if isinstance(q, Dirichlet) else move(double, flat, rounds).z
+    moved = move_dirichlet(double, flat) if isinstance(q, Dirichlet) else move(double, flat, rounds).z
     attached: Tensor = _Once.apply(z, moved.reshape(z.shape).to(z.dtype))  # type: ignore[no-untyped-call]
     return attached
 
@@ -306,6 +354,7 @@ def _pull_back(
     sums = [t.new_zeros(t.shape) if need else None for t, need in zip(tensors, needed, strict=True)]
     if not z.numel():
         return sums
+    used = [False] * sum(needed)
     for piece in pieces:
         leaves = [
             _cut(t, dim, piece).detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)
@@ -319,10 +368,12 @@ def _pull_back(
             with torch.enable_grad():
                 attached = _attach(part, some, None)
             found = torch.autograd.grad(attached, wanted, cotangents, allow_unused=True)
-            for view, gradient in zip(views, found, strict=True):
+            for i, (view, gradient) in enumerate(zip(views, found, strict=True)):
                 if gradient is not None:
                     view += gradient
-    return sums
+                    used[i] = True
+    seen = iter(used)  # a zero where there is no path may meet an infinite slope before it
+    return [total if total is not None and next(seen) else None for total in sums]
 
 
 def _cut(tensor: Tensor, dim: int, piece: slice | None) -> Tensor:
