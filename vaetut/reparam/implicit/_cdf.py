@@ -46,7 +46,7 @@ def tail(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None = None) -> T
     if found is not None:
         result: Tensor = found(q, z, log_scale, lower)
         return result
-    if _is_through_transforms(q):
+    if is_through_transforms(q):
         y, rising, _ = pull_back(q, z)
         below = lower if lower is None else lower == rising
         return torch.where(rising, 1.0, -1.0) * tail(q.base_dist, y, log_scale, below)
@@ -63,7 +63,7 @@ def log_density(q: Any, z: Tensor) -> Tensor:
     if found is not None:
         result: Tensor = found(q, z)
         return result
-    if _is_through_transforms(q):
+    if is_through_transforms(q):
         y, _, log_slope = pull_back(q, z)
         return log_density(q.base_dist, y) - log_slope
     value: Tensor = q.log_prob(z)
@@ -78,7 +78,7 @@ def has_cdf(q: Any) -> bool:
         return False
     if _family(q, _TAILS) is not None:
         return True
-    if _is_through_transforms(q):
+    if is_through_transforms(q):
         return has_cdf(q.base_dist)
     return type(q).cdf not in (Distribution.cdf, td.TransformedDistribution.cdf)
 
@@ -89,7 +89,7 @@ def is_known(q: Any) -> bool:
         return is_known(q.component_distribution)
     if _family(q, _TAILS) is not None:
         return True
-    if _is_through_transforms(q):
+    if is_through_transforms(q):
         return is_known(q.base_dist)
     return type(q).__module__.startswith("vaetut.")
 
@@ -209,10 +209,15 @@ def is_lower(q: Distribution, z: Tensor) -> Tensor:
     return tail(q, z, torch.zeros_like(z), torch.ones_like(z, dtype=torch.bool)) < 0.5
 
 
-def _is_through_transforms(q: Any) -> bool:
-    kinds = (td.TransformedDistribution,)
+def overrides_cdf(q: Any) -> bool:
+    """Whether the class of q is derived from a known family but has a density or a CDF of its own."""
+    return any(isinstance(q, kind) for kind in _TAILS) and _family(q, _TAILS) is None
+
+
+def is_through_transforms(q: Any) -> bool:
+    """Whether q is its base, moved by transforms that are increasing or decreasing, and nothing else."""
     return (
-        isinstance(q, kinds)
+        isinstance(q, td.TransformedDistribution)
         and type(q).log_prob is td.TransformedDistribution.log_prob
         and type(q).cdf is td.TransformedDistribution.cdf
         and all(t.bijective and t.domain.event_dim == 0 and t.codomain.event_dim == 0 for t in q.transforms)
@@ -271,6 +276,14 @@ def hazard(hazard_of: Callable[[Any, Tensor], Tensor], falling: bool = False) ->
         return -value if falling else value
 
     return family
+
+
+def _log_normal_cdf(y: Tensor) -> Tensor:
+    """log Φ(y): torch's own has no batching rule for vmap."""
+    left = y < 0
+    tail = torch.special.erfcx(torch.where(left, -y, 1.0) / math.sqrt(2)).log() - math.log(2)
+    right = torch.log1p(-0.5 * torch.special.erfc(torch.where(left, 1.0, y) / math.sqrt(2)))
+    return torch.where(left, tail - y.square() / 2, right)
 
 
 def _log_laplace_cdf(y: Tensor) -> Tensor:
@@ -383,7 +396,7 @@ def _von_mises(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Te
         t = t - q.loc
         return t - 2 * math.pi * torch.round(t.detach() / (2 * math.pi))
 
-    t, cut = torch.broadcast_tensors(turned(z), turned(torch.full_like(z[:1], math.pi)))
+    t, cut = torch.broadcast_tensors(turned(z), turned(z.new_full((), math.pi)))
     both = torch.stack([t, cut])
     both = both + torch.where(both.detach().abs() < SMALLEST, SMALLEST, 0.0)
     sign = both.detach().sign()
@@ -438,10 +451,8 @@ def _log_normal(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> T
     return tail(q.base_dist, _log(z), log_scale, lower)
 
 
-_normal_log_cdf: Any = torch.special.log_ndtr
-
 _TAILS: dict[Any, Tail] = {
-    td.Normal: symmetric(_normal_log_cdf),
+    td.Normal: symmetric(_log_normal_cdf),
     Logistic: symmetric(logsigmoid),
     td.Laplace: symmetric(_log_laplace_cdf),
     td.Cauchy: symmetric(_log_cauchy_cdf),
@@ -454,7 +465,7 @@ _TAILS: dict[Any, Tail] = {
     td.GeneralizedPareto: hazard(_general_pareto_hazard),
     Rayleigh: hazard(lambda q, z: -q.log_survival(z)),
     Gompertz: hazard(lambda q, z: -q.log_survival(z)),
-    td.HalfNormal: folded(lambda y: torch.erf(y / math.sqrt(2)), lambda y: math.log(2) + _normal_log_cdf(-y)),
+    td.HalfNormal: folded(lambda y: torch.erf(y / math.sqrt(2)), lambda y: math.log(2) + _log_normal_cdf(-y)),
     td.HalfCauchy: folded(lambda y: 2 / math.pi * torch.atan(y), lambda y: math.log(2) + _log_cauchy_cdf(-y)),
     td.Uniform: _uniform,
     Erlang: _gamma,

@@ -41,7 +41,8 @@ _ROUNDS = 10  # of refinement under torch.func, where their number cannot depend
 def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool | None = None) -> Tensor:
     r"""Draw z from q, with the implicit gradient in every parameter (chapter 10, ``eq-imp-estimator``).
 
-    The exact gradient comes from quadrature (see `implicit_gradient`), in float64 whatever the dtype of q. torch has
+    The exact gradient is −(∂F/∂φ)/p, by quadrature where q has no CDF (see `implicit_gradient`), in float64 whatever
+    the dtype of q. torch has
     one of its own for the gamma (and chi-squared), the beta and the Dirichlet, an approximation by series, in float64
     too. The largest relative errors of dz/dφ in several runs of ``benchmarks/implicit.py``, over draws whose
     parameters are spread evenly on a log scale (torch's against the exact one, that against mpmath):
@@ -62,8 +63,8 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
     Kumaraswamy, both shapes in 0.01 … 100              2e-14
     =========================================  =======  =======
 
-    With torch's own it takes 0.1 to 0.6 µs for a draw and its gradient, on one core; the exact one takes 30 to 80 µs
-    where each draw has parameters of its own, and 2 to 6 µs for each of many draws from one q.
+    The cost of the exact one is that of the CDF, a few µs for a draw with parameters of its own. Where q has no CDF it
+    comes from quadrature, which takes ten times as long.
 
     Args:
         q: a univariate distribution with ``sample`` and ``log_prob`` (an ``Independent`` of them, too), or a Dirichlet.
@@ -89,7 +90,7 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
         >>> bool(logits.grad[1] > 0)  # more weight on the right component moves every draw to the right
         True
     """
-    base = _univariate(q)
+    base = univariate(q)
     if exact is None:
         exact = not (isinstance(base, _NATIVE) and tensors_of(base)[0].dtype == torch.float32)
     if not exact:
@@ -127,9 +128,18 @@ def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
     two peaks. Draws smaller than 1e-150 or larger than 1e150 are for the gamma, beta, Student's t, F and inverse
     gamma only.
 
-    Under ``torch.func`` (``vmap``, ``grad``; not ``jvp``) the number of refinements is fixed: enough where the scales
-    of the two tails are within a factor of 100. Nothing is computed in pieces there, nor for a q whose parameters are
-    no attributes of it. Second derivatives are an error.
+    Where q has a CDF that can be differentiated (the families of `vaetut.reparam.implicit._cdf`, transforms and
+    mixtures of them, classes with a ``cdf`` of their own that is the integral of their density), no quadrature is
+    needed. The second derivatives of z are then right, too, to 1e-9 (torch's trigamma), since both F and z are
+    differentiated again; so are ``jvp`` and ``jacfwd``, and under ``torch.func`` the derivatives up to the third. The
+    quadrature has first derivatives only, in reverse mode, and its second ones are an error; under ``torch.func`` it
+    does a fixed number of refinements, enough where the scales of the two tails are within a factor of 100.
+
+    A mixture of vectors whose components are an ``Independent`` of such a family moves coordinate by coordinate
+    (`vaetut.reparam.implicit._vectors`).
+
+    A density of your own that has no ``cdf`` and jumps at a place that moves with a parameter, inside of its support,
+    has a term there that the quadrature cannot see: write a ``cdf``, or make it a mixture of its parts.
 
     Args:
         q: a univariate distribution with ``log_prob`` (an ``Independent`` of them, too), or a Dirichlet.
@@ -141,7 +151,8 @@ def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
     Raises:
         TypeError: if q is no distribution, or z no float32 or float64 tensor.
         ValueError: if q is discrete, or has parameters that require a gradient but a ``log_prob`` that passes none on;
-            if z has the wrong shape, or values outside the support of q.
+            if z has the wrong shape, or values outside the support of q; if the weights of a mixture whose supports
+            leave a gap require a gradient.
         NotImplementedError: if q is multivariate.
         RuntimeError: in the backward pass, if ``log_prob`` does not integrate to 1 over the support, to four digits:
             then it is not normalised, or too spiky for the quadrature.
@@ -154,17 +165,28 @@ def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
         >>> rate.grad  # the inverse CDF is −log(1 − u) / rate, so this is −z / rate
         tensor(-0.1500, dtype=torch.float64)
     """
-    base = _univariate(q)
+    base = univariate(q)
     shape = base.batch_shape + base.event_shape
     if float_tensor(z, "z").shape[max(z.dim() - len(shape), 0) :] != shape:
         raise ValueError(f"z must have a shape that ends in {tuple(shape)}, got {tuple(z.shape)}")
-    support: Any = base.support
-    if any_true(~support.check(z)):
-        raise ValueError(f"z must lie in the support of q, {support}, and not be NaN")
+    if any_true(~_is_inside(base, z)):
+        raise ValueError(f"z must lie in the support of q, {base.support}, and not be NaN")
     return differentiable(base, z)
 
 
-def _univariate(q: Any) -> Any:
+def _is_inside(q: Any, z: Tensor) -> Tensor:
+    """Whether z lies in the support; in that of any component, for a mixture."""
+    if isinstance(q, MixtureSameFamily):
+        dims = len(q.event_shape)
+        components: Any = q.component_distribution.support
+        inside: Tensor = components.check(z.unsqueeze(-1 - dims)).any(-1)
+        return inside
+    support: Any = q.support
+    checked: Tensor = support.check(z)
+    return checked
+
+
+def univariate(q: Any) -> Any:
     """q without its Independent, if it has an implicit gradient."""
     if not isinstance(q, Distribution):
         raise TypeError(f"q must be a torch.distributions.Distribution, got {type(q).__name__}")
