@@ -163,7 +163,7 @@ def _gamma_sum(a: Tensor, log_x: Tensor) -> Any:
     above = gamma_is_above(a, log_x).detach()
     sign = torch.where(above, 1.0, -1.0).to(x)
     with torch.no_grad():
-        length = _gamma_length(a, x, sign)
+        length = _gamma_length(a.detach(), x.detach(), sign)  # no_grad stops no tangents
     nodes, weights = legendre(_NODES, x)
     s = sign * length * nodes
     density = torch.exp(a * s - x * torch.expm1(s)) * weights
@@ -256,9 +256,8 @@ def _beta_series(p: Tensor, q: Tensor, t: Tensor) -> Any:
 
 def _beta_sum(p: Tensor, q: Tensor, t: Tensor) -> Any:
     """∫ g over (−∞, t): with r = log(w(t − s)/w(t)) it is g(t − s)/g(t) = exp(p r + q (r + s))."""
-    rest = (-t).sigmoid()
     with torch.no_grad():
-        length = _beta_length(p, q, t, rest)
+        length = _beta_length(p.detach(), q.detach(), t.detach())
     nodes, weights = legendre(_NODES, t)
     s = length * nodes
     # w(t)/w(t − s) = 1 + (1 − w)(e^s − 1) = e^s (1 + w (e^−s − 1)), of which the latter does not overflow.
@@ -275,7 +274,7 @@ def _beta_sum(p: Tensor, q: Tensor, t: Tensor) -> Any:
     )
 
 
-def _beta_length(p: Tensor, q: Tensor, t: Tensor, rest: Tensor) -> Tensor:
+def _beta_length(p: Tensor, q: Tensor, t: Tensor) -> Tensor:
     """Where that exponent has fallen by `FALL`: Newton from beyond, on a concave function."""
     w = t.sigmoid()
     length = (FALL - (p + q) * logsigmoid(-t)) / p

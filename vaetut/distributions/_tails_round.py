@@ -53,6 +53,7 @@ def _student_parts(df: Tensor, y: Tensor) -> Any:
         length = (FALL - half * w.log()) / df
         for _ in range(5):
             length = 0.5 * torch.log1p(torch.expm1((FALL + length) / half) / w)
+        length = length.detach()
     nodes, weights = legendre(40, y)
     s = torch.where(above, length * nodes, 0.0)
     square = torch.where(above, (2 * s).exp(), nodes.square())  # t²/y²
@@ -118,7 +119,7 @@ def _von_mises_parts(k: Tensor, t: Tensor) -> Any:
     above = von_mises_is_above(k, t)
     sign = torch.where(above, -1.0, 1.0).to(t)
     with torch.no_grad():
-        end = 2 * (square + FALL / (2 * k)).clamp(max=1.0).sqrt().asin()
+        end = 2 * (square + FALL / (2 * k)).detach().clamp(max=1.0).sqrt().asin()
     nodes, weights = legendre(32, t)
     start, length = torch.where(above, t, 0.0), torch.where(above, end - t, t)
     turn = (start / 2 + length / 2 * nodes).sin().square()
