@@ -147,8 +147,9 @@ def _resolve(
         source = open_source(data, "data", dtype, is_bernoulli, device)
         x = source.x if isinstance(source, Resident) else None
         objective = Objective(model, given.bound, given.num_samples, x, how)
-        check_width(likelihood, source.first())
-        try_bound(objective, source.first(), "data")
+        first = source.first()
+        check_width(likelihood, first)
+        try_bound(objective, first, "data")
         held_out, number_held_out, mark = _validation(validation, dtype, is_bernoulli, device, objective)
     if x is not None and _has_free_variances(likelihood):
         warn_of_constant_columns(x)

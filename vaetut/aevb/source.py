@@ -248,6 +248,11 @@ def _dataset(data: Any, name: str, prepare: Callable[[Any], Tensor]) -> Rows:
     def read(index: list[int]) -> Tensor:
         items = data.__getitems__(index) if hasattr(data, "__getitems__") else [data[i] for i in index]
         rows = [item[0] if isinstance(item, tuple | list) else item for item in items]
+        for row in rows:
+            if not isinstance(row, Tensor | np.ndarray):
+                raise TypeError(
+                    f"{name} must have tensors as items, or tuples that begin with one, got {type(row).__name__}"
+                )
         return prepare(torch.stack([torch.as_tensor(row).flatten() for row in rows]))
 
     return Rows(read, len(data), lambda: f"{type(data).__name__} of {len(data)}")
