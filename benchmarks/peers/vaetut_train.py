@@ -31,7 +31,7 @@ def make(x: Any, test: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
                 binarize="none",  # the images are black and white already
                 compile=settings["compile"],
                 device=settings["device"],
-                progress=end_of_epoch,
+                on_epoch=end_of_epoch,
             )
         except BaseException as error:
             problems.append(error)

@@ -346,6 +346,7 @@ def test_a_scheduler_inside_of_the_optimizer_is_found(tmp_path):
         ({"drop_last": True, "batch_size": 77}, ValueError, "batch_size must be at most the 76 datapoints"),
         ({"seed": 10**23}, ValueError, r"seed must be at least -2\*\*63"),
         ({"device": "meta"}, ValueError, "got 'meta', which holds no values"),
+        ({"on_epoch": 3}, TypeError, "on_epoch must be a function of the History, got int"),
         ({"learning_rate": True}, TypeError, "learning_rate must be a number"),
     ],
 )
@@ -383,10 +384,10 @@ def test_a_scheduler_takes_a_step_an_epoch():
         return made
 
     train(
-        model(), grey(), epochs=3, batch_size=25, optimizer=optimizer,
+        model(), grey(), epochs=3, batch_size=38, optimizer=optimizer,
         scheduler=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.5),
     )  # fmt: skip
-    assert rates == pytest.approx([0.1] * 3 + [0.05] * 3 + [0.025] * 3)
+    assert rates == pytest.approx([0.1] * 2 + [0.05] * 2 + [0.025] * 2)
 
 
 def test_a_plateau_scheduler_gets_the_loss():
@@ -418,7 +419,7 @@ def test_patience_keeps_the_best_epoch():
 
     made = model()
     history = train(
-        made, grey(), epochs=60, batch_size=25, validation=grey(30), patience=3, progress=keep, learning_rate=0.01,
+        made, grey(), epochs=60, batch_size=25, validation=grey(30), patience=3, on_epoch=keep, learning_rate=0.01,
         scheduler=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 1.6),
     )  # fmt: skip
     best = history.best_epoch
@@ -427,15 +428,20 @@ def test_patience_keeps_the_best_epoch():
     assert torch.equal(parameters(made), states[best - 1]) and not torch.equal(states[-1], states[best - 1])
 
 
-def test_progress_may_be_a_function(tmp_path):
+def test_a_function_is_called_after_each_epoch(tmp_path):
     path, seen = tmp_path / "run.pt", []
 
     def progress(history):
         seen.append((len(history.train), torch.load(path, weights_only=True)["epoch"]))
 
-    train(model(), grey(), epochs=2, progress=progress, checkpoint=path)
-    train(model(), grey(), epochs=3, progress=progress, checkpoint=path, resume=True)
+    train(model(), grey(), epochs=2, on_epoch=progress, checkpoint=path)
+    train(model(), grey(), epochs=3, on_epoch=progress, checkpoint=path, resume=True)
     assert seen == [(1, 1), (2, 2), (3, 3)]
+    assert len(train(model(), grey(), epochs=5, on_epoch=lambda history: len(history.train) == 2).train) == 2
+    noisy, quiet = model(), model()
+    train(noisy, grey(), epochs=2, on_epoch=lambda history: torch.rand(3).max() > 1)
+    train(quiet, grey(), epochs=2)
+    assert torch.equal(parameters(noisy), parameters(quiet))
 
 
 # --- the first edition

@@ -49,6 +49,7 @@ class Arguments:
     seed: int
     device: Any
     progress: Any
+    on_epoch: Any
     checkpoint: Any
     resume: bool
     state: Any
@@ -76,6 +77,8 @@ class Arguments:
                 "lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 10), "
                 f"got {type(self.scheduler).__name__}"
             )
+        if self.on_epoch is not None and not callable(self.on_epoch):
+            raise TypeError(f"on_epoch must be a function of the History, got {type(self.on_epoch).__name__}")
         if self.resume and self.checkpoint is None:
             raise ValueError("resume=True must come with checkpoint, the path of the file to go on from")
 
@@ -90,7 +93,8 @@ class Run:
     seed: int
     compile: bool
     precision: str
-    progress: Any
+    progress: bool
+    on_epoch: Any
     model: Any
     modes: dict[nn.Module, bool]
     objective: Objective
@@ -208,7 +212,8 @@ def _resolve(
         seed=communicator.seed(given.seed),
         compile=given.compile,
         precision=given.precision,
-        progress=given.progress,
+        progress=bool(given.progress),
+        on_epoch=given.on_epoch,
         model=model,
         modes=modes,
         objective=objective,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaetut.aevb.rng import unchanged
-from vaetut.aevb.step import Objective
+from vaetut.aevb.step import Communicator, Objective
 from vaetut.aevb.untracked import hooks
 
 _WARM_UPS = 3
@@ -20,9 +20,9 @@ _CAPTURABLE = (torch.optim.Adam, torch.optim.AdamW)  # whose state is all zeros 
 Step = Callable[[Tensor], Tensor]
 
 
-def compiled_step(objective: Objective, optimizer: torch.optim.Optimizer, device: torch.device) -> Step:
+def compiled_step(objective: Objective, optimizer: torch.optim.Optimizer, communicator: Communicator) -> Step:
     """The function that takes one step, given a minibatch; it returns its bounds."""
-    parameters = objective.trained()
+    device, parameters = communicator.device, objective.trained()
     differentiate = _compiled_gradients(objective, device)
 
     def gradients(minibatch: Tensor) -> Tensor:

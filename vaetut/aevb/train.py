@@ -17,7 +17,7 @@ from vaetut.aevb import rng
 from vaetut.aevb.arguments import Arguments, Run, is_plateau, resolved
 from vaetut.aevb.compiled import compiled_step, compiling, matmul_precision
 from vaetut.aevb.history import History
-from vaetut.aevb.step import evaluate, evaluating, mean_bound, set_modes
+from vaetut.aevb.step import Communicator, Objective, evaluate, evaluating, mean_bound, set_modes
 from vaetut.bounds import sgvb_b
 from vaetut.data import ImageData
 
@@ -34,11 +34,8 @@ Scheduler = Callable[[torch.optim.Optimizer], Any]
 def maximize(run: Run) -> History:
     r"""AEVB algorithm 1: ascend the bound in $\theta$ and $\phi$ together, minibatch by minibatch."""
     history = start(run)
-    step = (
-        compiled_step(run.objective, run.optimizer, run.communicator.device)
-        if run.compile
-        else eager_step(run)
-    )
+    make_step = compiled_step if run.compile else eager_step
+    step = make_step(run.objective, run.optimizer, run.communicator)
     with progress_bar(run, history) as show:
         for epoch in range(1 + len(history.train), run.epochs + 1):
             if run.best.is_enough(epoch - 1):
@@ -53,24 +50,28 @@ def maximize(run: Run) -> History:
                 history.validation.append(validation_bound(run, epoch, rate))
             finish_epoch(run, epoch, history)
             show(history)
+            if is_stopped(run, history):
+                break
     run.best.restore(run.model)
     return history
 
 
-def eager_step(run: Run) -> Callable[[Tensor], Tensor]:
+def eager_step(
+    objective: Objective, optimizer: torch.optim.Optimizer, communicator: Communicator
+) -> Callable[[Tensor], Tensor]:
     """The function that takes one step of algorithm 1, given a minibatch; it returns its bounds."""
-    bound_of, backward, optimizer = run.communicator.wrap(run.objective, run.optimizer)
-    parameters = run.objective.trained()
+    bound_of, backward, wrapped = communicator.wrap(objective, optimizer)
+    parameters = objective.trained()
 
     def step(minibatch: Tensor) -> Tensor:
-        mine = run.communicator.share(minibatch)
+        mine = communicator.share(minibatch)
         # of x, q(z|x) and L draws of z, one value per datapoint; an idle rank joins the others with none
         bound = bound_of(mine) if len(mine) else bound_of(minibatch[:1])[:0]
-        loss = -bound.mean() if run.communicator.size == 1 else run.communicator.loss(bound, len(minibatch))
+        loss = -bound.mean() if communicator.size == 1 else communicator.loss(bound, len(minibatch))
         for parameter in parameters:  # what zero_grad does, without its bookkeeping
             parameter.grad = None
         backward(loss)
-        optimizer.step()
+        wrapped.step()
         return bound.detach()
 
     return step
@@ -92,7 +93,8 @@ def train(
     patience: int | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
-    progress: bool | Callable[[History], Any] = True,
+    progress: bool = True,
+    on_epoch: Callable[[History], Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     state: Mapping[str, Any] | Any = None,
@@ -165,8 +167,10 @@ def train(
         seed: fixes the run; initialize the model after ``torch.manual_seed`` to fix that as well.
         device: where to train. ``"auto"`` is where the model is, unless that is the CPU and there is a CUDA
             device. The model is moved there, and back to where it was at the end.
-        progress: show a progress bar, if the output is a terminal. A function is called with the `History` at the
-            end of each epoch instead, once the checkpoint is written.
+        progress: show a progress bar, if the output is a terminal.
+        on_epoch: a function that is called with the `History` at the end of each epoch, once the checkpoint is
+            written, in every process. If it returns something true, that was the last epoch. Random numbers that it
+            draws change nothing of the run.
         checkpoint: the path of a file to keep the run in. Without ``resume`` it must not exist yet: nothing is
             overwritten. ``torch.load(path, weights_only=True)["model"]`` gives the parameters.
         resume: go on from ``checkpoint``, if that file exists.
@@ -218,6 +222,7 @@ def train(
         seed=seed,
         device=device,
         progress=progress,
+        on_epoch=on_epoch,
         checkpoint=checkpoint,
         resume=resume,
         state=state,
@@ -263,13 +268,20 @@ def finish_epoch(run: Run, epoch: int, history: History) -> None:
     run.writer.save(epoch, history, run.communicator.random_states, run.communicator.rank)
 
 
+def is_stopped(run: Run, history: History) -> bool:
+    """Whether the user's function ends the run. A resumed run does not call it again, so it leaves nothing behind."""
+    if run.on_epoch is None:
+        return False
+    with rng.unchanged(run.communicator.device), checks(True):
+        return bool(run.on_epoch(history))
+
+
 @contextmanager
 def progress_bar(run: Run, history: History) -> Iterator[Callable[[History], Any]]:
-    """The function that is to be called after each epoch."""
-    if run.communicator.rank != 0 or (callable(run.progress) and not isinstance(run.progress, bool)):
-        yield run.progress if run.communicator.rank == 0 else lambda history: None
-        return
-    visible = run.progress and sys.stderr is not None  # which it is under pythonw
+    """A bar on a terminal, and the function that moves it after an epoch."""
+    visible = (
+        run.progress and run.communicator.rank == 0 and sys.stderr is not None
+    )  # which it is under pythonw
     with tqdm(total=run.epochs, unit="epoch", disable=None if visible else True) as bar:
 
         def show(history: History) -> None:
