@@ -107,7 +107,7 @@ CHOICES = {
     "scheduler": [
         None,
         lambda o: CosineAnnealingLR(o, 8),
-        lambda o: OneCycleLR(o, 0.05, total_steps=20),
+        lambda o: OneCycleLR(o, 0.05, total_steps=20, cycle_momentum=not isinstance(o, torch.optim.Adagrad)),
         lambda o: ReduceLROnPlateau(o, patience=0),
     ],
     "data": ["tensor", "array", "dataset", "loader", "own generator"],
