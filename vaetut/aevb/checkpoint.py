@@ -10,7 +10,6 @@ import functools
 import hashlib
 import io
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vaetut._support.files import read_signed, refused, write_signed
 from vaetut.models import VAE
 
-VERSION = 1
-_MARK = b"\nvaetut checkpoint "
-_END = len(_MARK) + 4 + 1 + 64 + 1  # the mark, the version in four digits, a space, the hash, a line break
 _PARTS: dict[str, type] = {
     "epoch": int,
     "model": dict,
@@ -86,18 +83,16 @@ class Keeper:
             return
         states = random_states()
         if rank == 0:
-            _write(
-                self.path,
-                {
-                    "epoch": epoch,
-                    "model": self.model.state_dict(),
-                    "arguments": arguments(self.model),
-                    "optimizer": self.optimizer.state_dict(),
-                    "random_states": states,
-                    "history": history,
-                    "configuration": self.configuration,
-                },
-            )
+            content = {
+                "epoch": epoch,
+                "model": self.model.state_dict(),
+                "arguments": arguments(self.model),
+                "optimizer": self.optimizer.state_dict(),
+                "random_states": states,
+                "history": history,
+                "configuration": self.configuration,
+            }
+            write_signed(self.path, _serialized(content))
 
 
 def place(path: Any, resume: bool) -> Path:
@@ -121,32 +116,6 @@ def place(path: Any, resume: bool) -> Path:
     return file
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint, so that at each moment there is a whole one at ``path``: this one or that before it."""
-    payload = _serialized(content)
-    temporary = path.with_name(
-        f".{path.name}.{secrets.token_hex(8)}.part"
-    )  # the same folder: a rename is atomic
-    try:
-        with open(temporary, "xb") as file:
-            file.write(payload + _end(payload))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the new name is on the disk only when its folder is
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _end(payload: bytes) -> bytes:
-    return _MARK + b"%04d " % VERSION + hashlib.sha256(payload).hexdigest().encode() + b"\n"
-
-
 def _serialized(content: dict[str, Any]) -> bytes:
     """What ``torch.save`` makes of ``content``."""
     buffer = io.BytesIO()
@@ -161,17 +130,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: if the file is not one that `vaetut.train` wrote, is cut short, or was changed since. It is left as
             it is.
     """
-    content = Path(path).read_bytes()
-    payload, end = content[:-_END], content[-_END:]
-    if not end.startswith(_MARK):
-        if content[:2] == b"PK":
-            raise _refused(path, "is cut short, or was written by something else than vaetut.train")
-        raise _refused(path, "was not written by vaetut.train")
-    version = end[len(_MARK) : len(_MARK) + 4]
-    if version.isdigit() and int(version) != VERSION:
-        raise _refused(path, f"has format {int(version)}, this vaetut reads format {VERSION}")
-    if end != _end(payload):
-        raise _refused(path, "was damaged or changed: its SHA-256 is not the one that it ends with")
+    payload = read_signed(path, "checkpoint")
     try:
         found = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
     except Exception as error:  # whatever a file that is not ours makes of torch.load
@@ -337,4 +296,4 @@ def _told(name: str, saved: Any, now: Any) -> str:
 
 
 def _refused(path: Any, problem: str) -> ValueError:
-    return ValueError(f"checkpoint {path} {problem}; the file is left as it is")
+    return refused(path, problem, "checkpoint")
