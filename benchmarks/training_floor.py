@@ -32,7 +32,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import vaetut
-from vaetut._support.validate import skip_checks
+from vaetut._support.validate import checks
 from vaetut.aevb import step as loop
 
 LATENT = 20
@@ -155,7 +155,7 @@ def main() -> None:
     }
     clock = time.process_time if options.threads == 1 else time.perf_counter
     times: dict[str, list[float]] = {which: [] for which in loops}
-    with loop.compiling(), skip_checks():
+    with loop.compiling(), checks(False):
         for k in range(
             options.rounds + 2
         ):  # the first two are not counted: in them, compilers and caches work

@@ -1,56 +1,104 @@
 """Checks of arguments, shared by the public functions: each raises at the call and names the argument."""
 
 import difflib
+import numbers
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_skip = False
+# A variable of the context and not of the process: one thread that trains must not switch off another's checks.
+_enabled: ContextVar[bool] = ContextVar("vaetut_checks", default=True)
 
 
 @contextmanager
-def skip_checks() -> Iterator[None]:
-    """Skip the checks of tensor *values* inside the block.
+def checks(enabled: bool) -> Iterator[None]:
+    """Switch the checks of tensor *values* off, or on again, inside a ``with`` block.
 
-    For a loop that has checked its data once, before it started: a check per step reads every value again,
-    and on a GPU it makes the host wait for the device.
+    By default every function looks at the numbers that it is given: NaN, infinity, pixels outside of [0, 1]. That
+    reads each tensor once, some 10 microseconds for a small one, and on a GPU the host waits for the device. Where the
+    data have been checked once, before a loop, ``checks(False)`` around the loop saves it. Types, shapes, dtypes and
+    names are checked all the same. `vaetut.train` does this by itself.
+
+    The setting holds for the present thread or asyncio task alone (`contextvars`), and blocks may be nested. The
+    checks of `torch.distributions` are another matter: ``Distribution.set_default_validate_args``.
+
+    Args:
+        enabled: True or False.
+
+    Raises:
+        TypeError: if ``enabled`` is no bool.
+
+    Example:
+        >>> from vaetut import VAE, sgvb_b
+        >>> model, x = VAE(data_dim=2, latent_dim=1), torch.full((1, 2), 255.0)
+        >>> sgvb_b(model, model.encode(x), x)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: x must lie in [0, 1] for a Bernoulli likelihood, ...; divide 8-bit pixels by 255
+        >>> with checks(False):  # nonsense in, nonsense out
+        ...     sgvb_b(model, model.encode(x), x).shape
+        torch.Size([1])
     """
-    global _skip
-    before, _skip = _skip, True
+    if not isinstance(enabled, bool):
+        raise TypeError(f"enabled must be True or False, got {enabled!r} of type {type(enabled).__name__}")
+    token = _enabled.set(enabled)
     try:
         yield
     finally:
-        _skip = before
+        _enabled.reset(token)
 
 
 def values_are_checked() -> bool:
-    """Whether tensor values are to be looked at: not inside `skip_checks`, nor in a compiled graph."""
-    return not (_skip or torch.compiler.is_compiling())
+    """Whether tensor values are to be looked at: not inside ``checks(False)``, nor in a compiled graph."""
+    return not torch.compiler.is_compiling() and _enabled.get()
 
 
 def any_true(mask: Tensor) -> bool:
-    """Whether any value of ``mask`` is true; False where values are not checked, or cannot be read.
+    """Whether any value of ``mask`` is true; False where values are not checked, or where there are none to be read.
 
-    The latter are tensors on the ``meta`` device, fake ones, and those under ``torch.func.vmap``.
+    The latter are tensors on the ``meta`` device, fake ones, and those under ``torch.func.vmap`` or a tracer. Any
+    other error, such as a CUDA kernel's that failed before, is the caller's to see.
     """
-    if not values_are_checked():
+    if not values_are_checked() or mask.is_meta:
         return False
     try:
         return bool(mask.any())
-    except RuntimeError:
-        return False
+    except RuntimeError as error:
+        if _is_without_values(error):
+            return False
+        raise
+
+
+def _is_without_values(error: RuntimeError) -> bool:
+    """Whether ``error`` is what torch raises when it is asked for the value of a tensor that stands for many, or none.
+
+    Fake tensors have exceptions of their own; vmap and make_fx raise a bare RuntimeError, to be told by its text.
+    """
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return (
+        not kinds.isdisjoint({"DataDependentOutputException", "GuardOnDataDependentSymNode"})
+        or str(error).startswith("vmap:")
+        or "value out of a tracing tensor" in str(error)
+    )
 
 
 def positive_int(value: Any, name: str) -> int:
-    """Return ``value``, an int of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Return ``value``, an integer of at least 1 (Python's or NumPy's), as an int."""
+    if isinstance(value, bool) or not isinstance(value, int | numbers.Integral):
         raise TypeError(f"{name} must be an int of at least 1, got {value!r} of type {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
-    return value
+    return int(value)
+
+
+def real_number(value: Any, name: str, allowed: str = "a number") -> float:
+    """Return ``value``, a real number (Python's or NumPy's), as a float; ``allowed`` is what the message asks for."""
+    if isinstance(value, bool) or not isinstance(value, int | float | numbers.Real):
+        raise TypeError(f"{name} must be {allowed}, got {value!r} of type {type(value).__name__}")
+    return float(value)
 
 
 def float_tensor(value: Any, name: str) -> Tensor:
@@ -58,7 +106,9 @@ def float_tensor(value: Any, name: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{name} must have dtype torch.float32 or torch.float64, got {value.dtype}")
+        raise TypeError(
+            f"{name} must have dtype torch.float32 or torch.float64, got {value.dtype}; {name}.float() converts it"
+        )
     return value
 
 

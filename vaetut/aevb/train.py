@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vaetut import data as datasets
-from vaetut._support.validate import one_of, positive_int, skip_checks
+from vaetut._support.validate import checks, one_of, positive_int
 from vaetut.aevb import arguments
 from vaetut.aevb import checkpoint as checkpoints
 from vaetut.aevb import step as loop
@@ -208,7 +208,7 @@ def train(
             loop.seeded(seed, processes.device),
             loop.matmul_precision(precision),
             loop.compiling() if compile else nullcontext(),
-            skip_checks(),
+            checks(False),
             bar,
         ):
             step = loop.make_step(module, ascend, processes, compile)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vaetut._support.validate import skip_checks
+from vaetut._support.validate import checks
 from vaetut.bounds import iwae_bound, sgvb_b
 from vaetut.models import VAE
 
@@ -38,7 +38,7 @@ def evaluate(
         torch.random.fork_rng([x.device] if x.device.type == "cuda" else []),
         bar,
         torch.no_grad(),
-        skip_checks(),
+        checks(False),
     ):
         torch.manual_seed(seed)
         for batch in batches:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaetut._support.validate import one_of, skip_checks
+from vaetut._support.validate import checks, one_of
 from vaetut.aevb.arguments import OPTIMIZERS
 from vaetut.bounds import sgvb_b
 from vaetut.data import binarize
@@ -104,7 +104,7 @@ class Trainer:
         """
         start, cpu_start = time.perf_counter(), time.process_time()
         last = torch.zeros(())
-        with random_state(self._random_state) as generator, skip_checks():
+        with random_state(self._random_state) as generator, checks(False):
             while self.samples < samples:
                 index = self._next_index()
                 batch = self.x[index]
@@ -208,7 +208,7 @@ def mean_bound(model: VAE, x: Tensor, seed: int = 0) -> float:
         >>> mean_bound(model, load("digits").test.round()) < -40  # 64 fair coins have -44.4
         True
     """
-    with random_state(seeded(seed)), skip_checks():
+    with random_state(seeded(seed)), checks(False):
         return float(
             torch.cat([sgvb_b(model, model.encode(part), part) for part in x.split(1000)]).double().mean()
         )
