@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vaetut._support.files import read_signed, refused, write_signed
-from vaetut.models import VAE
+from vaetut.aevb.model_file import constructor_arguments, serialized
 
 _PARTS: dict[str, type] = {
     "epoch": int,
@@ -51,7 +51,7 @@ class Keeper:
         self.optimizer = optimizer
         for name, part in (("model", model), ("optimizer", optimizer)) if path is not None else ():
             try:
-                torch.load(io.BytesIO(_serialized(part.state_dict())), weights_only=True)
+                torch.load(io.BytesIO(serialized(part.state_dict())), weights_only=True)
             except Exception as error:  # pickle has many
                 raise TypeError(
                     f"{name} must have a state_dict of tensors and plain values, to be kept in a checkpoint: "
@@ -86,13 +86,13 @@ class Keeper:
             content = {
                 "epoch": epoch,
                 "model": self.model.state_dict(),
-                "arguments": arguments(self.model),
+                "arguments": constructor_arguments(self.model),
                 "optimizer": self.optimizer.state_dict(),
                 "random_states": states,
                 "history": history,
                 "configuration": self.configuration,
             }
-            write_signed(self.path, _serialized(content))
+            write_signed(self.path, serialized(content))
 
 
 def place(path: Any, resume: bool) -> Path:
@@ -116,13 +116,6 @@ def place(path: Any, resume: bool) -> Path:
     return file
 
 
-def _serialized(content: dict[str, Any]) -> bytes:
-    """What ``torch.save`` makes of ``content``."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a checkpoint: ``epoch``, ``model``, ``optimizer``, ``history``, ``configuration`` and so on.
 
@@ -139,32 +132,6 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if problem:
         raise _refused(path, problem)
     return found
-
-
-def load_vae(path: str | os.PathLike[str]) -> VAE:
-    """The `vaetut.VAE` in a checkpoint, on the CPU and in evaluation mode.
-
-    Raises:
-        ValueError: as `read`, and if the model in the checkpoint is none, or is not what its arguments make.
-    """
-    content = read(path)
-    if not content["arguments"]:
-        raise _refused(path, f"holds a {content['configuration'].get('model')}, and no VAE")
-    try:
-        with torch.device("meta"):  # no random numbers are drawn
-            model = VAE(**content["arguments"])
-        model.load_state_dict(content["model"], assign=True)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise _refused(path, f"holds a VAE that is not what its arguments make ({error})") from error
-    return model.eval()
-
-
-def arguments(model: nn.Module) -> dict[str, Any]:
-    """What `vaetut.VAE` is to be called with to make a model like this one; nothing for other models."""
-    if type(model) is not VAE:
-        return {}
-    names = ("data_dim", "latent_dim", "hidden_dim", "activation")
-    return {name: getattr(model, name) for name in names} | {"likelihood": model.likelihood_name}
 
 
 def function_name(function: Any) -> str:

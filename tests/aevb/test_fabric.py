@@ -73,14 +73,14 @@ import sys
 sys.path.insert(0, {tests!r})
 import torch
 from lightning_fabric import Fabric
-import test_scale
+import test_fabric
 torch.set_num_threads(1)
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", precision={precision!r})
 fabric.launch()
 results = {{}}
 for case, options in {jobs!r}:
     try:
-        results[case] = test_scale.run(case, fabric, **options)
+        results[case] = test_fabric.run(case, fabric, **options)
     except Exception as error:
         results[case] = repr(error)
 torch.save(results, f"{folder}/{{fabric.global_rank}}.result")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vaetut.aevb import checkpoint as checkpoints
-from vaetut.aevb import train
+from vaetut.aevb import load_model, train
 from vaetut.bounds import sgvb_a, sgvb_b
 from vaetut.models import VAE
 
@@ -404,7 +404,7 @@ def test_a_state_that_cannot_be_kept_fails_at_once(path):
 def test_the_parameters_are_read_by_torch_alone(kept):
     model = VAE(6, 2, 8)
     model.load_state_dict(torch.load(kept, weights_only=True)["model"])
-    assert torch.equal(parameters(model), parameters(checkpoints.load_vae(kept)))
+    assert torch.equal(parameters(model), parameters(load_model(kept)))
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_load_vae(path, options):
     model = small(**options).double()
     run(model, epochs=1, checkpoint=path, data=grey().double(), validation=None)
     state = torch.get_rng_state()
-    loaded = checkpoints.load_vae(path)
+    loaded = load_model(path)
     assert torch.equal(torch.get_rng_state(), state)
     assert repr(loaded) == repr(model) and not loaded.training
     assert torch.equal(parameters(loaded), parameters(model)) and parameters(loaded).requires_grad is False
@@ -429,4 +429,4 @@ def test_load_vae_of_another_model(path):
 
     run(Mine(6, 2, 8), epochs=1, checkpoint=path)
     with pytest.raises(ValueError, match=r"holds a .*Mine, and no VAE"):
-        checkpoints.load_vae(path)
+        load_model(path)
