@@ -474,7 +474,7 @@ def nan(x):
         ({"fabric": 2}, TypeError, r"fabric must be a lightning_fabric\.Fabric, got int"),
         ({"device": "gpu"}, ValueError, "device must be 'auto' or a device of this machine, got 'gpu'"),
         ({"device": "cuda:99"}, ValueError, "device must be 'auto' or a device of this machine"),
-        ({"data": [[0.5]]}, TypeError, "data must be a torch.Tensor, got list"),
+        ({"data": [[0.5]]}, TypeError, r"data must be a torch.Tensor, or a NumPy array, .*, got list"),
         ({"data": grey().byte()}, TypeError, "data must have dtype torch.float32 or torch.float64"),
         ({"data": grey(dtype=torch.float64)}, TypeError, r"data must have the dtype .*model\.double\(\)"),
         ({"data": grey()[0]}, ValueError, r"data must have shape \[N, D\]"),
@@ -493,7 +493,7 @@ def nan(x):
         ),
         ({"validation": grey(dim=5)}, ValueError, "validation must be what the model"),
         ({"validation": grey() - 0.5}, ValueError, r"validation must lie in \[0, 1\]"),
-        ({"validation": 0.1}, TypeError, "validation must be a torch.Tensor, got float"),
+        ({"validation": 0.1}, TypeError, "validation must be a torch.Tensor, .*, got float"),
         (
             {"model": lambda x: x},
             TypeError,
