@@ -18,6 +18,7 @@ from PIL import Image
 from vaetut import VAE
 from vaetut.cli import main, run_folder
 from vaetut.cli import train as cli_train
+from vaetut.data import own
 
 QUICK = ["--device", "cpu", "--hidden-dim", "3", "--epochs", "1"]
 
@@ -295,6 +296,24 @@ def test_a_folder_of_images_from_end_to_end(tmp_path, capsys):
     assert run("train", "--out", out, "--resume", "--epochs", 2) == 0
     new = tmp_path / "new"
     assert run("train", "--out", new, "--init", out, "--epochs", 1, "--device", "cpu") == 0  # its data, too
+
+
+@pytest.mark.parametrize("color", [False, True])
+def test_data_that_stay_in_their_file(tmp_path, monkeypatch, color):
+    """Read a minibatch at a time they are what they are in memory, and a resumed run is the uninterrupted one."""
+    shape = (40, 3, 2, 2) if color else (40, 4, 3)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
+    arguments = ["--dataset", tmp_path / "x.npy", *QUICK, "--batch-size", 10, "--epochs"]
+    assert run("train", "--out", tmp_path / "memory", *arguments, 3) == 0
+    monkeypatch.setattr(own, "_IN_MEMORY", 10)
+    assert run("train", "--out", tmp_path / "whole", *arguments, 3) == 0
+    assert run("train", "--out", tmp_path / "parts", *arguments, 1) == 0
+    assert run("train", "--out", tmp_path / "parts", "--resume", "--epochs", 3) == 0
+    curves = [run_folder.read_history(tmp_path / name)["train"] for name in ("memory", "whole", "parts")]
+    assert curves[1] == curves[2] and curves[0] == pytest.approx(curves[1], rel=1e-5)
+    assert run("evaluate", tmp_path / "parts", "--num-samples", 4, "--iwae-samples", 2) == 0
+    assert run("sample", tmp_path / "parts", "--file", tmp_path / "a.pt") == 0
+    assert torch.load(tmp_path / "a.pt").shape == (100, 12)
 
 
 def test_numbers_that_are_no_images(tmp_path, capsys):

@@ -53,8 +53,8 @@ def train(given: Options) -> Options:
         run_folder.check_free(folder, place.overwrite)
     data, settings = _data(settings, given, place)
     arguments = _arguments(settings, data)  # what cannot be is refused before anything is written
-    if not settings.several_processes:
-        device(settings.device)
+    if not settings.several_processes and settings.precision in _MATMUL:
+        device(settings.device)  # else Fabric has names of its own, such as gpu
 
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -351,7 +351,11 @@ def device(name: str) -> torch.device:
         found = torch.device(name)
         torch.zeros(1, device=found).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0].partition(": cpu, cuda")[0]
+        reason = str(error).strip().splitlines()[0].partition(": cpu, cuda")[0].partition(". ")[0]
+        if name == "meta":
+            reason = "its tensors hold no values"
+        elif name.startswith("mps"):
+            reason = "there is no MPS"
         raise ValueError(
             f"--device must be auto or a device of this machine, got {name!r} ({reason})"
         ) from None
@@ -381,7 +385,7 @@ def _machine(settings: Settings) -> Options:
         # among them Fabric's own for a device that is not there
         raise ValueError(
             f"--device {settings.device}, --devices {settings.devices}, --strategy {settings.strategy} and "
-            f"--precision {precision} cannot be had together here: {str(error).strip().splitlines()[0]}"
+            f"--precision {precision} do not go together on this machine: {str(error).strip().splitlines()[0]}"
         ) from None
     fabric.barrier()
     return {"fabric": fabric, "precision": precision if precision in _MATMUL else "highest"}
