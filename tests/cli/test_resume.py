@@ -161,9 +161,10 @@ def test_resumed_is_uninterrupted(number, data, tmp_path, monkeypatch, capsys):
 
 def test_warm_up_that_is_over(data, tmp_path, monkeypatch):
     """The weight of the divergence is 1 after the warm-up, in a resumed run as well."""
-    arguments = ["train", "--dataset", data, "--device", "cpu", "--warm-up", "0.05", "--epochs", 12]
+    steps = ["--batch-size", 10, "--epochs", 8]  # 4 in an epoch, of 32 the first 6 warm up
+    arguments = ["train", "--dataset", data, "--device", "cpu", "--warm-up", "0.2", *steps]
     assert run(*arguments, "--out", tmp_path / "whole") == 0
-    stop_in_step(monkeypatch, 9)
+    stop_in_step(monkeypatch, 18)
     assert run(*arguments, "--out", tmp_path / "parts") == 130
     monkeypatch.undo()
     assert run("train", "--out", tmp_path / "parts", "--resume") == 0
