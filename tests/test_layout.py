@@ -21,7 +21,7 @@ RESULTS = {"distributions", "reparam", "gradients", "exact", "information", "qua
 MAY_IMPORT = {
     "_support": set(),
     "distributions": set(),
-    "information": set(),
+    "information": {"distributions"},
     "data": set(),
     "teaching": set(),
     "reparam": {"distributions"},
@@ -38,12 +38,9 @@ MAY_IMPORT = {
 SHARED = {"vaetut._support", "vaetut.distributions._special"}
 # Violations that are known, to be deleted one by one: (module, what it imports).
 KNOWN_IMPORTS = {
-    ("vaetut.aevb.train", "vaetut.teaching.plots"),
+    ("vaetut.aevb.history", "vaetut.teaching.plots"),  # History.plot, when it is called
 }
-KNOWN_UNDERSCORES = {
-    ("vaetut.exact", "vaetut.information._as_multivariate_normal"),
-    ("vaetut.quadrature", "vaetut.information._as_multivariate_normal"),
-}
+KNOWN_UNDERSCORES: set[tuple[str, str]] = set()
 KNOWN_CHAPTERLESS: set[str] = set()
 
 

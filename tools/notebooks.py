@@ -27,6 +27,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 import book_rules as rules
+from vaetut._support import files
 from wrong_versions import count_versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -135,9 +136,7 @@ def unique(name: str, taken: set[str]) -> str:
 def write(path: Path, new: str, old: str) -> None:
     """Replace the file in one step, and only if it changes."""
     if new != old:
-        part = path.with_suffix(".part")
-        part.write_text(new, encoding="utf-8")
-        part.replace(path)
+        files.atomically(path, lambda part: part.write_text(new, encoding="utf-8"))
 
 
 def write_counts() -> None:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaetut import distributions, reparam
 from vaetut._support.validate import checks
-from vaetut.aevb import History, train
+from vaetut.aevb import History, load_model, save_model, train
 from vaetut.bounds import (
     ElboTerms,
     cubo_bound,
@@ -47,6 +47,7 @@ from vaetut.bounds import (
     sticking_the_landing,
 )
 from vaetut.data import ImageData, binarize, load
+from vaetut.distributions import Truncated
 from vaetut.exact import DiscreteMixture, LatentVariableModel, LinearGaussian
 from vaetut.gradients import (
     GradientStatistics,
@@ -87,6 +88,7 @@ __all__ = [
     "ImageData",
     "LatentVariableModel",
     "LinearGaussian",
+    "Truncated",
     "VerificationError",
     "binarize",
     "catalogue",
@@ -105,6 +107,7 @@ __all__ = [
     "iwae_bound",
     "kl_divergence",
     "load",
+    "load_model",
     "log_evidence",
     "log_weights",
     "measure_valued",
@@ -118,6 +121,7 @@ __all__ = [
     "register_reparameterization",
     "reparam",
     "reparameterize",
+    "save_model",
     "score_function",
     "sgvb_a",
     "sgvb_b",

@@ -10,8 +10,8 @@ from torch import distributions as td
 from torch.distributions import constraints
 
 from vaetut import distributions as vd
-from vaetut.distributions import _tails_round
-from vaetut.distributions import _tails_shape as _tails
+from vaetut.distributions import round_tails
+from vaetut.distributions import shape_tails as _tails
 from vaetut.reparam import families, implicit_gradient, implicit_rsample, reparameterize
 
 
@@ -111,9 +111,9 @@ def test_beta_tail_and_its_slopes(a, b, logit):
 )
 def test_student_tail_and_its_slopes(df, y):
     values = leaves(df, y)
-    value = _tails_round.student_log_tail(*values)
+    value = round_tails.student_log_tail(*values)
     got = torch.autograd.grad(value, values)
-    above = bool(_tails_round.student_is_above(*values))
+    above = bool(round_tails.student_is_above(*values))
 
     def tail(n, y):
         if above:
@@ -132,9 +132,9 @@ def test_student_tail_and_its_slopes(df, y):
 def test_von_mises_tail_and_its_slope_in_the_concentration(k, width):
     t = width / math.sqrt(k + 1)
     values = leaves(k, t)
-    value = _tails_round.von_mises_log_tail(*values)
+    value = round_tails.von_mises_log_tail(*values)
     got = torch.autograd.grad(value, values)
-    above = bool(_tails_round.von_mises_is_above(*values))
+    above = bool(round_tails.von_mises_is_above(*values))
     with mp.workdps(40):
         k, t = mp.mpf(k), mp.mpf(t)
         marks = sorted(

@@ -1,8 +1,11 @@
-"""Atomic file replacement, and files that end with the SHA-256 of what they hold."""
+"""Atomic file replacement, JSON, files that end with the SHA-256 of what they hold, and the versions of a result."""
 
 import hashlib
+import importlib
+import json
 import os
 import platform
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -110,3 +113,41 @@ def refused(path: Any, problem: str, kind: str) -> ValueError:
 
 def _end(payload: bytes) -> bytes:
     return _MARK + b"%04d " % SIGNED_VERSION + hashlib.sha256(payload).hexdigest().encode() + b"\n"
+
+
+def write_json(path: Path, content: Any, *, indent: int = 2, compact: bool = False) -> None:
+    """Write a JSON file atomically; with ``compact`` the innermost lists and objects are on one line each.
+
+    Raises:
+        ValueError: if a number is NaN or infinite: JSON has neither.
+    """
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+    if compact:
+        text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda part: re.sub(r"\s*\n\s*", " ", part[0]), text)
+    atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. It was left as it is") from None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} must hold a JSON object, got {type(content).__name__}. It was left as it is"
+        )
+    return content
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on, and the kind of machine."""
+    packages = {name: importlib.import_module(name).__version__ for name in ("vaetut", "torch", "numpy")}
+    return packages | {"python": platform.python_version(), "machine": platform.machine()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions.multivariate_normal import _batch_mv
 from torch.types import _size
 
 _LARGE = 1e5  # the shape from which the root is an expansion about the Gaussian; exact to 1e-14 there
@@ -234,3 +235,9 @@ def log_of(p: Tensor, complement: Tensor) -> Tensor:
         torch.log1p(-torch.where(small, 0.5, complement)),
     )
     return torch.where(nothing, -math.inf, value)
+
+
+def matvec(scale_tril: Tensor, noise: Tensor) -> Tensor:
+    """A ε for A [*batch, d, d] and ε [*sample, *batch, d]."""
+    result: Tensor = _batch_mv(scale_tril, noise)
+    return result

@@ -132,7 +132,7 @@ def manifold(model: LatentVariableModel, steps: int = GRID) -> Tensor:
     return model.likelihood(torch.cartesian_prod(*[torch.special.ndtri(u)] * 2)).mean
 
 
-def encode_picture(images: Tensor, image_shape: tuple[int, int], columns: int) -> str:
+def encode_picture(images: Tensor, image_shape: tuple[int, ...], columns: int) -> str:
     """Images ``[n, height * width]`` in [0, 1], side by side, as a PNG in base64 of 16 shades, dark ink on white."""
     from PIL import Image  # matplotlib needs it too
 

@@ -20,13 +20,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vaetut.experiments.runs import write_json
+from vaetut._support.files import write_json
 
-MODEL, CONFIG, HISTORY = (
-    "model.pt",
-    "config.json",
-    "history.json",
-)  # what the command writes into a run's folder
+CONFIG, HISTORY = "config.json", "history.json"  # what the command writes into a run's folder
 SEEDS = (0, 1, 2)
 
 
@@ -43,10 +39,9 @@ def vaetut(*arguments: str) -> dict[str, Any]:
 def measure(runs: Path, name: str, train: str, evaluate: str) -> dict[str, Any]:
     """Train, unless it is done, and evaluate; the commands are recorded as one types them."""
     folder = runs / name
-    if not (folder / MODEL).exists():
-        goes_on = (folder / CONFIG).exists()
-        start = "--resume" if goes_on else train.format(runs=runs)
-        vaetut("train", "--out", str(folder), *shlex.split(start))
+    # a model is there from the first epoch on; resuming a run that is done trains nothing
+    start = "--resume" if (folder / CONFIG).exists() else train.format(runs=runs)
+    vaetut("train", "--out", str(folder), *shlex.split(start))
     result = vaetut("evaluate", str(folder), *shlex.split(evaluate))
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))

@@ -4,18 +4,14 @@ A curve's state is written after each of its points, and the results file with i
 that is stopped goes on from there.
 """
 
-import json
 import os
-import platform
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import vaetut
-from vaetut._support.files import atomically
+from vaetut._support import files
 from vaetut.experiments.trainer import Loop
 
 POINTS_PER_DECADE = 6
@@ -49,6 +45,11 @@ class Curve:
         self._saved: dict[str, Any] | None = None
         if state is not None and state.exists():
             saved = torch.load(state, weights_only=True)
+            missing = {"settings", "notes", "points", "trainer"} - set(saved)
+            if missing:
+                raise ValueError(
+                    f"{state} lacks {', '.join(sorted(missing))}; it is of another program or version"
+                )
             if saved["settings"] != settings:
                 raise ValueError(
                     f"{state} holds a run with {saved['settings']}, not {settings}; "
@@ -122,7 +123,7 @@ def file_name(experiment: str, data: str) -> str:
 
 def results(experiment: str, command: str, settings: dict[str, Any], **content: Any) -> dict[str, Any]:
     """What a results file holds: the experiment, how it was run and on what, and its numbers."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "vaetut": vaetut.__version__}
+    versions = {name: files.versions()[name] for name in ("python", "torch", "vaetut")}
     return {
         "experiment": experiment,
         "command": command,
@@ -136,11 +137,8 @@ def results(experiment: str, command: str, settings: dict[str, Any], **content: 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a results file atomically, each curve point on a line of its own."""
-    text = json.dumps(content, indent=1, allow_nan=False)
-    # the innermost lists and objects on one line each
-    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda part: re.sub(r"\s*\n\s*", " ", part[0]), text)
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    files.write_json(path, content, indent=1, compact=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -150,10 +148,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
         >>> read_json(Path("no-such-file.json")) is None
         True
     """
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return files.read_json(path) if path.exists() else None
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Write tensors, numbers and dicts atomically, for `torch.load` with ``weights_only=True``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomically(path, lambda temporary: torch.save(state, temporary))
+    files.atomically(path, lambda temporary: torch.save(state, temporary))

@@ -16,12 +16,11 @@ from torch.distributions import Distribution
 from torch.nn.functional import logsigmoid
 
 from vaetut._support.validate import any_true
-from vaetut.distributions import Erlang, Gompertz, Logistic, Rayleigh
-from vaetut.distributions import _tails_round as round_tails
-from vaetut.distributions import _tails_shape as tails
-from vaetut.distributions._copies import tensors_of
+from vaetut.distributions import Erlang, Gompertz, Logistic, Rayleigh, round_tails
+from vaetut.distributions import shape_tails as tails
 from vaetut.distributions._special import log1mexp
-from vaetut.distributions._support import is_transformed, support_ends
+from vaetut.distributions.copies import tensors_of
+from vaetut.distributions.support import is_transformed, support_ends
 
 TINY = torch.finfo(torch.float64).tiny
 SMALLEST = 1e-150  # for |y|, whose square is still a number

@@ -27,8 +27,8 @@ from torch.distributions import (
 from torch.nn.functional import logsigmoid, softplus
 
 from vaetut._support.validate import any_true
-from vaetut.distributions._support import is_transformed
-from vaetut.distributions._tails_shape import beta_is_above, beta_log_density, beta_log_tail
+from vaetut.distributions.shape_tails import beta_is_above, beta_log_density, beta_log_tail
+from vaetut.distributions.support import is_transformed
 from vaetut.reparam.implicit._cdf import inside_components
 from vaetut.reparam.implicit._quadrature import LogDensity, Split, reach, split
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaetut.distributions._copies import tensors_of, with_tensors
-from vaetut.distributions._tails_shape import under_transform
+from vaetut.distributions.copies import tensors_of, with_tensors
+from vaetut.distributions.shape_tails import under_transform
 from vaetut.reparam.implicit._cdf import log_density, tail
 
 

@@ -26,9 +26,9 @@ from torch.distributions import (
 from torch.nn.functional import logsigmoid
 
 from vaetut.distributions import Erlang
-from vaetut.distributions._copies import with_tensors
 from vaetut.distributions._special import log_gamma_quantile
-from vaetut.distributions._support import support_ends
+from vaetut.distributions.copies import with_tensors
+from vaetut.distributions.support import support_ends
 from vaetut.reparam._map import Map
 from vaetut.reparam.implicit._cdf import (
     component_log_density,

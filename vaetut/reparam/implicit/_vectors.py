@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MixtureSameFamily
 
-from vaetut.distributions._copies import tensors_of, with_tensors
-from vaetut.distributions._tails_shape import under_transform
+from vaetut.distributions.copies import tensors_of, with_tensors
+from vaetut.distributions.shape_tails import under_transform
 from vaetut.reparam.implicit._cdf import (
     component_log_density,
     component_tails,

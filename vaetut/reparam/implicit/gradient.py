@@ -25,9 +25,9 @@ from torch.distributions import (
 from torch.types import _size
 
 from vaetut._support.validate import any_true, float_tensor
-from vaetut.distributions._copies import tensors_of, with_tensors
-from vaetut.distributions._support import is_transformed
-from vaetut.distributions._tails_shape import under_transform
+from vaetut.distributions.copies import tensors_of, with_tensors
+from vaetut.distributions.shape_tails import under_transform
+from vaetut.distributions.support import is_transformed
 from vaetut.reparam.implicit._cdf import agrees, check_no_gap, has_cdf, is_known
 from vaetut.reparam.implicit._charts import move, move_dirichlet
 from vaetut.reparam.implicit._exact import attach_by_cdf

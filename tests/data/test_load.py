@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from vaetut.data import ImageData, binarize, load, parse_idx
-from vaetut.data import images as module
+from vaetut.data import cache as module
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -25,7 +25,7 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
-PINNED, MIRRORS = module._SHA256, module._MIRRORS
+PINNED, MIRRORS = module.SHA256, module.MIRRORS
 
 
 def idx(array):
@@ -41,12 +41,14 @@ def content():
     return dict(zip(FILES, map(idx, (pixels[:5], [3, 1, 4, 1, 5], pixels[5:], [9, 2, 6])), strict=True))
 
 
+def packed(raw):
+    return gzip.compress(raw, mtime=0)  # without the time, so that twice the same is the same
+
+
 def write(folder, content, compress=True):
     folder.mkdir(parents=True, exist_ok=True)
     for file, raw in content.items():
-        (folder / f"{file}.gz" if compress else folder / file).write_bytes(
-            gzip.compress(raw) if compress else raw
-        )
+        (folder / f"{file}.gz" if compress else folder / file).write_bytes(packed(raw) if compress else raw)
     return folder
 
 
@@ -54,9 +56,9 @@ def write(folder, content, compress=True):
 def world(monkeypatch, tmp_path, content):
     """The pinned hashes are those of the tiny files; the cache is empty; no mirror can be reached."""
     digests = {file: hashlib.sha256(raw).hexdigest() for file, raw in content.items()}
-    monkeypatch.setattr(module, "_SHA256", {"mnist": digests, "fashion-mnist": PINNED["fashion-mnist"]})
+    monkeypatch.setattr(module, "SHA256", {"mnist": digests, "fashion-mnist": PINNED["fashion-mnist"]})
     monkeypatch.setattr(
-        module, "_MIRRORS", dict.fromkeys(PINNED, ("http://localhost:9/", "http://localhost:9/b/"))
+        module, "MIRRORS", dict.fromkeys(PINNED, ("http://localhost:9/", "http://localhost:9/b/"))
     )
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
     monkeypatch.setenv("NO_PROXY", "*")
@@ -84,7 +86,7 @@ def mirrors(monkeypatch, world):
     for folder in folders:
         folder.mkdir(parents=True)
     base = f"http://localhost:{server.server_port}"
-    monkeypatch.setattr(module, "_MIRRORS", {"mnist": (f"{base}/first/", f"{base}/second/")})
+    monkeypatch.setattr(module, "MIRRORS", {"mnist": (f"{base}/first/", f"{base}/second/")})
     yield folders, asked
     server.shutdown()
     server.server_close()
@@ -140,7 +142,7 @@ def test_dtype_does_not_follow_the_default():
 
 
 def real(name):
-    here = Path(__file__).resolve().parents[2] / "shared" / "data"
+    here = Path(__file__).resolve().parents[3] / "shared" / "data"
     for folder in (os.environ.get("VAETUT_DATA_DIR"), here):
         if folder and (Path(folder) / name / f"{FILES[0]}.gz").exists():
             return Path(folder)
@@ -154,7 +156,7 @@ REAL_MNIST = real("mnist")
     REAL_MNIST is None, reason="no copy of MNIST: set VAETUT_DATA_DIR to a folder that has it"
 )
 def test_real_mnist(monkeypatch):
-    monkeypatch.setattr(module, "_SHA256", PINNED)
+    monkeypatch.setattr(module, "SHA256", PINNED)
     data = load("mnist", root=REAL_MNIST)
     assert data.train.shape == (60000, 784) and data.test.shape == (10000, 784)
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -173,7 +175,7 @@ def test_real_mnist(monkeypatch):
         974,
         1009,
     ]
-    with pytest.raises(ValueError, match="is another file, one of mnist"):
+    with pytest.raises(FileNotFoundError, match="is another file, one of mnist"):
         load("fashion-mnist", root=REAL_MNIST / "mnist")
 
 
@@ -249,11 +251,11 @@ def test_variable_without_the_files_falls_through(world, content, monkeypatch):
 
 
 DAMAGE = {
-    "truncated": lambda raw: gzip.compress(raw)[:-12],
-    "a bit flipped": lambda raw: (lambda g: g[:20] + bytes([g[20] ^ 4]) + g[21:])(gzip.compress(raw)),
+    "truncated": lambda raw: packed(raw)[:-12],
+    "a bit flipped": lambda raw: (lambda g: g[:20] + bytes([g[20] ^ 4]) + g[21:])(packed(raw)),
     "empty": lambda raw: b"",
     "a web page": lambda raw: b"<html>log in first</html>",
-    "good gzip, wrong bytes": lambda raw: gzip.compress(raw[:-1] + b"\x00"),
+    "good gzip, wrong bytes": lambda raw: packed(raw[:-1] + b"\x00"),
     "decompressed and truncated": lambda raw: raw[:-1],
 }
 
@@ -309,7 +311,7 @@ def test_damaged_download_is_refused_and_leaves_nothing(world, content, mirrors,
     assert message.count("what it sent is damaged or") == 2
     for part in (
         *FILES,
-        *module._SHA256["mnist"].values(),
+        *module.SHA256["mnist"].values(),
         "VAETUT_DATA_DIR",
         "vaetut/mnist",
         "first/",
@@ -388,10 +390,59 @@ def test_files_at_the_same_time(world, content, mirrors):
         assert_tiny(data)
 
 
-def test_progress_is_shown(world, content, mirrors, capfd):
+def test_progress_is_for_terminals(world, content, mirrors, capfd, monkeypatch):
     write(mirrors[0][0], content)
+    monkeypatch.setattr(module, "is_terminal", lambda stream: True)
     load("mnist")
     assert "mnist: train-images-idx3-ubyte" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_no_progress_in_a_pipe_or_without_a_stream(world, content, mirrors, capfd, monkeypatch, missing):
+    write(mirrors[0][0], content)
+    if missing:
+        monkeypatch.setattr(sys, "stderr", None)  # as pythonw has it
+    assert_tiny(load("mnist"))
+    assert capfd.readouterr().err == ""
+
+
+# --- other layouts
+
+
+def test_the_folder_that_torchvision_writes(world, content):
+    write(world / "data" / "MNIST" / "raw", content, compress=False)
+    assert_tiny(load("mnist", root=world / "data"))
+
+
+def test_junk_beside_a_good_file_is_passed_over(world, content):
+    folder = write(world / "copy" / "mnist", content)
+    (folder / FILES[0]).write_text("junk")  # looked at before the .gz
+    assert_tiny(load("mnist", root=world / "copy"))
+    write(world / "copy", content)
+    (folder / f"{FILES[0]}.gz").write_text("junk too")
+    assert_tiny(load("mnist", root=world / "copy"))  # the good one is a folder further
+
+
+def test_files_of_another_data_set_are_none(world, content, monkeypatch):
+    """The files of MNIST and Fashion-MNIST have the same names: a flat folder of one is no error for the other."""
+    write(world / "flat", content)
+    other = {file: idx(np.ones((2, 2, 2)) if "images" in file else [0, 1]) for file in FILES}
+    digests = {file: hashlib.sha256(raw).hexdigest() for file, raw in other.items()}
+    monkeypatch.setitem(module.SHA256, "fashion-mnist", digests)
+    write(world / "cache" / "vaetut" / "fashion-mnist", other)
+    monkeypatch.setenv("VAETUT_DATA_DIR", str(world / "flat"))
+    assert load("fashion-mnist", download=False).name == "fashion-mnist"
+    assert_tiny(load("mnist", download=False))
+    with pytest.raises(FileNotFoundError, match=r"of fashion-mnist, in .*is another file, one of mnist"):
+        load("fashion-mnist", root=world / "flat")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a file that cannot be read")
+def test_unreadable_is_not_called_damaged(world, content):
+    folder = write(world / "copy", content)
+    (folder / f"{FILES[0]}.gz").chmod(0)
+    with pytest.raises(ValueError, match="cannot be read"):
+        load("mnist", root=folder)
 
 
 # --- the IDX format
@@ -423,7 +474,7 @@ def test_idx_round_trip(shape):
 @pytest.mark.parametrize("wrong", [idx([3, 1, 4, 1]), idx([[3, 1, 4, 1, 5]])])
 def test_images_and_labels_that_do_not_fit(world, content, monkeypatch, wrong):
     content[FILES[1]] = wrong
-    monkeypatch.setitem(module._SHA256["mnist"], FILES[1], hashlib.sha256(wrong).hexdigest())
+    monkeypatch.setitem(module.SHA256["mnist"], FILES[1], hashlib.sha256(wrong).hexdigest())
     with pytest.raises(ValueError, match="train must be N images and N labels"):
         load("mnist", root=write(world / "copy", content))
 

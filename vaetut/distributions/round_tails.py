@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaetut.distributions._tails_shape import (
+from vaetut.distributions.shape_tails import (
     FALL,
     beta_is_above,
     beta_parts,

@@ -22,7 +22,7 @@ from torch.distributions import (
 )
 from torch.distributions.constraints import Constraint
 
-from vaetut.distributions._copies import tensors_of
+from vaetut.distributions.copies import tensors_of
 
 
 def is_transformed(q: Any) -> bool:

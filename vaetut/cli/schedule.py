@@ -1,4 +1,4 @@
-"""What `vaetut train` does by default, its two recipes, and what changes in the course of a run."""
+"""What changes in the course of a run of `vaetut train`: the learning rate, and the weight of the divergence."""
 
 import math
 from collections.abc import Iterable
@@ -9,53 +9,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaetut.aevb.arguments import OPTIMIZERS
-from vaetut.bounds import doubly_reparameterized, elbo_terms, iwae_bound, sgvb_a, sgvb_b
+from vaetut.bounds import elbo_terms
 from vaetut.exact import LatentVariableModel
-
-BOUNDS = {"sgvb_b": sgvb_b, "sgvb_a": sgvb_a, "iwae": iwae_bound, "dreg": doubly_reparameterized}
-"""The bounds that can be trained, by the names that the command knows."""
-
-DEFAULTS: dict[str, Any] = {
-    "dataset": "digits",
-    "latent_dim": 20,
-    "hidden_dim": (500,),
-    "likelihood": "bernoulli",
-    "activation": "tanh",
-    "initialization": "torch",
-    "bound": "sgvb_b",
-    "num_samples": 1,
-    "optimizer": "adam",
-    "lr": None,
-    "lr_decay": 0.0,
-    "warm_up": 0.0,
-    "epochs": 20,
-    "batch_size": 100,
-    "binarize": "auto",
-    "seed": 0,
-    "device": "auto",
-    "precision": "highest",
-    "compile": False,
-    "devices": None,
-    "strategy": None,
-    "init": None,
-}
-
-RECIPES: dict[str, dict[str, Any]] = {
-    # AEVB's network for MNIST, trained with Adam
-    "paper": {"dataset": "mnist"},
-    # the network of Burda, Grosse and Salakhutdinov (2016), with one stochastic layer
-    "best": {
-        "dataset": "mnist",
-        "latent_dim": 50,
-        "hidden_dim": (200, 200),
-        "activation": "relu",
-        "initialization": "glorot",
-        "lr_decay": 0.67,
-        "warm_up": 0.125,
-        "epochs": 400,
-    },
-}
-"""Options that a recipe sets in place of the defaults."""
 
 _LAST = 0.005  # of the first learning rate, at the last step
 
@@ -63,8 +18,8 @@ _LAST = 0.005  # of the first learning rate, at the last step
 class Schedule:
     """An optimizer and a bound for `vaetut.train` that change with the number of steps.
 
-    The number of steps taken is kept with the rate in the optimizer's state, so a run that is resumed goes on where it
-    was.
+    All that decides what a step does follows from the number of steps taken, which a checkpoint holds: in the state of
+    the optimizer and, as `vaetut.train` gets the schedule as its ``state``, under a name of its own.
 
     Args:
         name: of the optimizer.
@@ -80,6 +35,7 @@ class Schedule:
         self.kind, default, self.fused_on = OPTIMIZERS[name]
         self.rate = default if rate is None else rate
         self.falls_from, self.warm_until, self.steps = (1 - decay) * steps, warm_up * steps, steps
+        self._made: torch.optim.Optimizer | None = None
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The argument ``optimizer`` of `vaetut.train`."""
@@ -90,6 +46,7 @@ class Schedule:
             group["steps"] = 0
         # A tensor and not a number, which a compiled step would take for a constant.
         self.weight = torch.zeros((), device=device)
+        self._made, self._weight_is = made, 0.0
         self._follow(made)
         made.register_step_post_hook(self._after_step)
         made.register_load_state_dict_post_hook(self._follow)
@@ -103,19 +60,36 @@ class Schedule:
         reconstruction, kl = elbo_terms(model, q, x, num_samples)
         return reconstruction - kl.detach() - self.weight * (kl - kl.detach())
 
+    def state_dict(self) -> dict[str, Any]:
+        """The number of steps taken."""
+        return {"steps": 0 if self._made is None else self._made.param_groups[0]["steps"]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from that number of steps."""
+        if self._made is None:
+            raise RuntimeError("the schedule has no optimizer yet")
+        for group in self._made.param_groups:
+            group["steps"] = state["steps"]
+        self._follow(self._made)
+
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for group in optimizer.param_groups:
             group["steps"] += 1
         self._follow(optimizer)
 
     def _follow(self, optimizer: torch.optim.Optimizer) -> None:
-        """The rate and the weight that belong to the number of steps taken."""
+        """The rate and the weight that belong to the number of steps taken, whatever they were before."""
         for group in optimizer.param_groups:
             part = min(1.0, max(0.0, group["steps"] - self.falls_from) / max(self.steps - self.falls_from, 1))
             group["lr"] = self.rate * (_LAST + (1 - _LAST) * (1 + math.cos(math.pi * part)) / 2)
-        taken = optimizer.param_groups[0]["steps"]
-        if taken <= self.warm_until + 1:
-            self.weight.fill_(min(1.0, (taken + 1) / max(self.warm_until, 1)))
+        weight = min(1.0, (optimizer.param_groups[0]["steps"] + 1) / max(self.warm_until, 1))
+        if weight != self._weight_is:  # a kernel only while it changes
+            self.weight.fill_(weight)
+            self._weight_is = weight
+
+
+# A checkpoint knows a bound by the name of its function, and those of the first edition have this one.
+Schedule.bound.__module__ = "vaetut._cli_recipes"
 
 
 def initialize(model: nn.Module, how: str) -> None:
