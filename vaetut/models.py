@@ -28,6 +28,7 @@ class AutoEncoder(LatentVariableModel, Protocol):
     Example:
         The smallest one: a linear encoder and decoder.
 
+        >>> from torch.distributions import Bernoulli
         >>> class Linear(nn.Module):
         ...     def __init__(self):
         ...         super().__init__()

@@ -15,7 +15,7 @@ def test_in_a_linear_gaussian_model() -> None:
     x = model.evidence.sample((100,))
     value, error = marginal_likelihood(model, x)
     off = value - model.log_evidence(x)
-    assert off.abs().max() < 0.25
+    assert (off / error).abs().max() < 5 and error.max() < 0.5
     # low by about half the variance on average, which is far less than this
     assert off.mean().abs() < 5 * error.square().mean().sqrt() / 10
     assert 0.5 < (off / error).std() < 2  # the standard error is one

@@ -2,10 +2,6 @@ import pytest
 from torch.distributions import Distribution
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: more than a few seconds")
-
-
 @pytest.fixture
 def unchecked():
     """Without torch's argument checks, which read values: parts of Student's t and F have their own."""
