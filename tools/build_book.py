@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import light_pages
+import numbering
 import typeset
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +42,7 @@ def main() -> int:
             print("vaetut: the book could not be built; the warnings above say why", file=sys.stderr)
             return 1
         typeset.typeset(BUILD / "html")
+        numbering.number(BUILD / "html")
         light_pages.lighten(BUILD / "html")
         print(light_pages.table(BUILD / "html"))
         write_stamp("book", everything)

@@ -1,0 +1,84 @@
+"""Numbers by chapter, and formulas and pages made light: what the tools make of small pages."""
+
+from pathlib import Path
+
+import pytest
+
+import light_pages
+import numbering
+import typeset
+
+HEAD = '<div class="math"><span class="eqno">({})<a class="headerlink" href="#equation-{}">#</a></span>\\[a\\]</div>'
+
+
+@pytest.fixture
+def site(tmp_path):
+    (tmp_path / "book").mkdir()
+    chapter = (
+        HEAD.format(17, "eq-a")
+        + HEAD.format(18, "eq-b")
+        + '<a class="reference internal" href="#equation-eq-b">(18)</a><pre>✓ eq-b    left 1</pre>'
+        + '<span class="caption-number">Fig. 9 </span><span class="caption-number">Fig. 10 </span>'
+    )
+    (tmp_path / "book" / "02-bound.html").write_text(chapter)
+    reference = (
+        '<code class="docutils literal notranslate"><span class="pre">eq-a</span></code>'
+        '<code class="docutils literal notranslate"><span class="pre">eq-none</span></code>'
+    )
+    (tmp_path / "book" / "api.html").write_text(reference)
+    return tmp_path
+
+
+def test_numbers_by_chapter(site):
+    assert numbering.number(site) == 2
+    chapter = (site / "book" / "02-bound.html").read_text()
+    assert '<span class="eqno">(2.1)' in chapter and '<span class="eqno">(2.2)' in chapter
+    assert '<a class="reference internal" href="#equation-eq-b">(2.2)</a><pre>' in chapter
+    assert '✓ <a class="reference internal" href="#equation-eq-b">(2.2)</a> eq-b    left 1' in chapter
+    assert "Figure 2.1 " in chapter and "Figure 2.2 " in chapter and "Fig. " not in chapter
+    reference = (site / "book" / "api.html").read_text()
+    assert 'href="02-bound.html#equation-eq-a"><code' in reference
+    assert reference.count("<a ") == 1
+
+
+def test_formulas_are_typeset_and_a_wrong_one_ends_the_build():
+    made, css = typeset.run([(r"\log p_\theta(\mathbf x)", True), ("a < b", False)])
+    assert all(html.startswith("<mjx-container") and "<math" in html for html in made)
+    assert 'display="true"' in made[0] and "@font-face" in css
+    with pytest.raises(RuntimeError, match="undefined"):
+        typeset.run([(r"\undefined a", True)])
+
+
+def test_tex_is_found_in_what_sphinx_makes():
+    assert typeset.parts("\\(a &lt; b\\)") == ("a < b", False)
+    assert typeset.parts('<span class="eqno">(1)</span>\\[a\n= b\\]') == ("a\n= b", True)
+    assert typeset.parts("no formula") is None
+    page = '<head></head><span class="math notranslate nohighlight">\\(a\\)</span>'
+    made = typeset.page_with(page, {("a", False): "<mjx-container/>"}, "../")
+    assert '<span class="math notranslate nohighlight"><mjx-container/></span>' in made
+    assert 'href="../_static/formulas.css"' in made
+
+
+def test_pictures_but_the_first_are_lazy_and_the_script_of_icons_goes():
+    script = '<script defer src="_static/scripts/fontawesome.js?digest=1"></script>\n'
+    page = script + "<img src=a><article><img src=b><img src=c>"
+    light = light_pages.lighten_page(page)
+    assert "fontawesome" not in light
+    assert light.endswith('<img src=a><article><img src=b><img loading="lazy" decoding="async" src=c>')
+
+
+LIMITS = {"index": 500, "chapter": 700}  # kilobytes, gzipped, on a first visit
+
+
+@pytest.mark.browser
+def test_pages_are_light():
+    """Explorers are inside of the pages, and a chapter's limit is for what stands before them."""
+    site = Path(__file__).resolve().parents[2] / "_build" / "html"
+    pages = [path for path in (site / "book").glob("*.html") if path.name != "404.html"]
+    assert pages, "build the book first: make book"
+    for page in pages:
+        weight = light_pages.weight(site, page)
+        text = page.read_text(encoding="utf-8")
+        explorers = len(text[text.find('<div class="vaetut-explorer"') :]) if "vaetut-explorer" in text else 0
+        before = sum(weight.values()) - weight["page"] * explorers / len(text)
+        assert before <= 1000 * LIMITS.get(page.stem, LIMITS["chapter"]), page.name
