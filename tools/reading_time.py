@@ -82,13 +82,31 @@ def keep_promises(path: Path) -> Minutes:
     return found
 
 
+def write_map(found: dict[str, Minutes]) -> None:
+    """Write the minutes into the reading map of the first page: the last column, core and (all)."""
+    page = ROOT / "book" / "index.md"
+    lines = page.read_text(encoding="utf-8").split("\n")
+    for i, line in enumerate(lines):
+        row = re.match(r"(\| \d+ \| \[[^\]]+\]\((\d\d-[\w-]+)\.ipynb\) \| [^|]+ \|)[^|]*\|?$", line)
+        if row and row[2] in found:
+            lines[i] = f"{row[1]} {found[row[2]].core} ({found[row[2]].all}) |"
+    total = Minutes(*(sum(numbers) for numbers in zip(*found.values(), strict=True)))
+    text = re.sub(
+        r"\*\*[\d.]+ hours\*\* for the core of all chapters, [\d.]+ for all of it",
+        f"**{total.core / 60:.1f} hours** for the core of all chapters, {total.all / 60:.1f} for all of it",
+        "\n".join(lines),
+    )
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> int:
-    total = Minutes(0, 0)
-    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else chapters():
-        found = keep_promises(path)
-        total = Minutes(total.core + found.core, total.all + found.all)
-        print(f"{path.stem:38} {found}")
+    found = {path.stem: keep_promises(path) for path in map(Path, sys.argv[1:] or map(str, chapters()))}
+    for name, time in found.items():
+        print(f"{name:38} {time}")
+    total = Minutes(*(sum(numbers) for numbers in zip(*found.values(), strict=True)))
     print(f"{'together':38} {total}")
+    if not sys.argv[1:]:
+        write_map(found)
     return 0
 
 
