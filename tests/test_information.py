@@ -9,9 +9,11 @@ from scipy import integrate as scipy_integrate
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
+    Binomial,
     Categorical,
     Distribution,
     Gamma,
+    Geometric,
     Independent,
     Laplace,
     MixtureSameFamily,
@@ -245,3 +247,202 @@ def test_the_estimate_is_differentiable_where_q_has_rsample():
 def test_everything_is_importable_from_the_package():
     for name in ("entropy", "cross_entropy", "kl_divergence", "monte_carlo", "Estimate"):
         assert hasattr(vaetut, name)
+
+
+# What is impossible has a probability of exactly 0; what is rounded to 0 is only unlikely.
+
+LOGITS = [20.0, -20.0, 60.0, -110.0]
+
+
+@pytest.mark.parametrize("logit", LOGITS)
+@pytest.mark.parametrize("looked_at", [False, True], ids=["fresh", "probs computed"])
+def test_bernoulli_whose_probability_rounds_to_one(logit, looked_at):
+    """-(log p(0) + log p(1)) / 2 = |l|/2 + log(1 + e^-|l|), and its slope sigmoid(l) - 1/2."""
+    logits = torch.tensor(logit, requires_grad=True)
+    p, q = Bernoulli(logits=logits), Bernoulli(torch.tensor(0.5))
+    if looked_at:
+        _ = p.probs
+    exact = abs(logit) / 2 + math.log1p(math.exp(-abs(logit)))
+    for value, expected in ((cross_entropy(q, p), exact), (kl_divergence(q, p), exact - math.log(2))):
+        assert value.item() == pytest.approx(expected, rel=1e-6)
+        (slope,) = torch.autograd.grad(value, logits, retain_graph=True)
+        assert slope.item() == pytest.approx(1 / (1 + math.exp(-logit)) - 0.5, abs=1e-6)
+    assert kl_divergence(p.expand((2,)), q).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [Categorical, OneHotCategorical])
+@pytest.mark.parametrize("looked_at", [False, True], ids=["fresh", "probs computed"])
+def test_categorical_with_a_tiny_probability(kind, looked_at):
+    logits = torch.tensor([0.0, -110.0], requires_grad=True)
+    p, q = kind(logits=logits), kind(torch.ones(2))
+    if looked_at:
+        _ = p.probs, p.expand((3,))
+    value = cross_entropy(q, p)
+    assert value.item() == pytest.approx(55.0)
+    assert torch.autograd.grad(value, logits)[0].tolist() == pytest.approx([0.5, -0.5])
+    assert kl_divergence(q, p).item() == pytest.approx(55.0 - math.log(2))
+    impossible = kind(logits=torch.tensor([0.0, -math.inf]))
+    assert cross_entropy(q, impossible) == kl_divergence(q, impossible) == math.inf
+    assert kl_divergence(impossible, q).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("looked_at", [False, True], ids=["fresh", "logits computed"])
+def test_a_probability_of_zero_that_was_given(looked_at):
+    """Torch computes logits of -16 from it."""
+    for p, q in [
+        (Bernoulli(torch.tensor([0.0, 1.0])), Bernoulli(torch.tensor([0.5, 0.5]))),
+        (Categorical(torch.tensor([1.0, 0.0])), Categorical(torch.ones(2))),
+        (OneHotCategorical(torch.tensor([1.0, 0.0])), OneHotCategorical(torch.ones(2))),
+        (Binomial(3, torch.tensor(0.0)), Binomial(3, torch.tensor(0.5))),
+    ]:
+        if looked_at:
+            _ = p.logits
+            p = p.expand((2, *p.batch_shape))
+        assert (kl_divergence(q, p) == math.inf).all()
+        assert (cross_entropy(q, p) == math.inf).all()
+        assert kl_divergence(p, p).abs().max() == 0
+        assert kl_divergence(p, q).isfinite().all()
+
+
+def test_a_tiny_probability_that_was_given():
+    """Torch's logits stop at 1.2e-7."""
+    tiny = torch.tensor(1e-30)
+    exact = -0.5 * math.log(1e-30)
+    for p, q in [
+        (Bernoulli(tiny), Bernoulli(torch.tensor(0.5))),
+        (Categorical(torch.stack([1 - tiny, tiny])), Categorical(torch.ones(2))),
+    ]:
+        assert cross_entropy(q, p).item() == pytest.approx(exact)
+        _ = p.logits
+        assert cross_entropy(q, p.expand((1,))).item() == pytest.approx(exact)
+
+
+def test_gradient_at_a_probability_of_zero():
+    """0 log 0 = 0, and d/dq of -q log p is -log p where q is 0 too."""
+    probs = d([0.0, 1.0]).requires_grad_()
+    q = Bernoulli(probs)
+    (slope,) = torch.autograd.grad(cross_entropy(q, Bernoulli(d(0.25))).sum(), probs)
+    torch.testing.assert_close(slope, d([math.log(3.0)] * 2))
+    for value in (kl_divergence(q, Bernoulli(d(0.25))), kl_divergence(Bernoulli(d(0.25)), q)):
+        assert not torch.autograd.grad(value.sum(), probs, retain_graph=True)[0].isnan().any()
+
+
+@pytest.mark.parametrize("logit", [-3.0, 0.4, 20.0])
+def test_binomials_and_geometrics(logit):
+    q, p = d(0.3), torch.sigmoid(d(logit))
+    n = 5
+    kl_coin = q * (q / p).log() + (1 - q) * ((1 - q).log() + torch.nn.functional.softplus(d(logit)))
+    single = torch.tensor(logit)  # in float32 the probability of 20 rounds to 1
+    given = Binomial(n, torch.tensor(0.3)), Binomial(n, logits=single)
+    assert kl_divergence(*given).item() == pytest.approx(n * kl_coin.item(), rel=1e-5)
+    entropy_of_q = Binomial(n, q).entropy().item()
+    assert cross_entropy(*given).item() == pytest.approx(entropy_of_q + n * kl_coin.item(), rel=1e-5)
+    geometric = Geometric(torch.tensor(0.3)), Geometric(logits=single)
+    expected = kl_coin / q  # one coin a trial, 1/q trials
+    assert kl_divergence(*geometric).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert cross_entropy(*geometric).item() == pytest.approx(
+        (expected + Geometric(q).entropy()).item(), rel=1e-5
+    )
+    with pytest.raises(NotImplementedError):
+        kl_divergence(Binomial(2, d(0.3)), Binomial(5, d(0.3)))
+
+
+class Folded(Normal):
+    """A subclass with a density of its own, |x|."""
+
+    def log_prob(self, value):
+        return torch.logaddexp(super().log_prob(value), super().log_prob(-value))
+
+
+class Same(Normal):
+    """A subclass with the density of its base."""
+
+
+def test_a_subclass_with_its_own_density_is_not_its_base():
+    zero, one = d(0.0), d(1.0)
+    mine, base = Folded(zero, one), Normal(zero, one)
+    with pytest.raises(NotImplementedError, match=r"log_prob of Folded.*Normal.*monte_carlo_entropy"):
+        entropy(mine)
+    for pair in ((mine, base), (base, mine), (mine, mine)):
+        with pytest.raises(NotImplementedError, match=r"log_prob of Folded.*monte_carlo_kl"):
+            kl_divergence(*pair)
+        with pytest.raises(NotImplementedError, match=r"monte_carlo_cross_entropy"):
+            cross_entropy(*pair)
+        with pytest.raises(NotImplementedError):
+            kl_divergence(*(Independent(side.expand((2,)), 1) for side in pair))
+    with pytest.raises(NotImplementedError, match="monte_carlo"):
+        vaetut.expectation(lambda z: z[..., 0], Independent(mine.expand((1,)), 1))
+    assert entropy(Same(zero, one)) == entropy(base)
+    assert cross_entropy(Same(zero, one), base) == cross_entropy(base, base)
+    assert kl_divergence(Same(zero, one), base) == 0
+
+
+def test_classes_of_torch_and_ours_keep_their_closed_forms():
+    """The rule above refuses none of them."""
+    positive = [
+        Gamma(d(2.0), d(1.0)),
+        torch.distributions.Chi2(d(3.0)),
+        vaetut.distributions.Erlang(3, d(1.0)),
+    ]
+    for q in [
+        *positive,
+        torch.distributions.Weibull(d(1.0), d(2.0)),
+        torch.distributions.HalfNormal(d(1.0)),
+        torch.distributions.LogNormal(d(1.0), d(2.0)),
+        torch.distributions.Gumbel(d(1.0), d(2.0)),
+        torch.distributions.Beta(d(1.0), d(2.0)),
+        torch.distributions.Dirichlet(d([1.0, 2.0])),
+        torch.distributions.LowRankMultivariateNormal(d([0.0, 0.0]), d([[1.0], [1.0]]), d([1.0, 1.0])),
+        torch.distributions.Exponential(d(1.0)),
+        Laplace(d(0.0), d(1.0)),
+        Uniform(d(0.0), d(1.0)),
+    ]:
+        assert entropy(q).isfinite()
+        assert kl_divergence(q, q).abs() < 1e-9
+    assert kl_divergence(positive[2], torch.distributions.Exponential(d(1.0))).isfinite()
+    assert kl_divergence(torch.distributions.Poisson(d(2.0)), torch.distributions.Poisson(d(3.0))).isfinite()
+
+
+def test_divergence_of_mixtures_and_its_gradient():
+    """By quadrature; the gradient, of which a mixture's draws have none, by the scores."""
+    logits, loc = d([0.3, -0.2]).requires_grad_(), d([-1.0, 1.5]).requires_grad_()
+
+    def mixture(logits, loc):
+        return MixtureSameFamily(Categorical(logits=logits), Normal(loc, d(0.7)))
+
+    p = MixtureSameFamily(Categorical(logits=d([0.0, 0.0, 0.0])), Normal(d([-2.0, 0.0, 2.0]), d(1.0)))
+    grid = torch.linspace(-12, 12, 6001, dtype=DOUBLE)
+    log_q = mixture(logits, loc).log_prob(grid)
+    exact = torch.trapezoid(log_q.exp() * (log_q - p.log_prob(grid)), grid)
+    wanted = torch.autograd.grad(exact, (logits, loc))
+    torch.manual_seed(0)
+    repeats = 40
+    slopes, estimates = [], []
+    for _ in range(repeats):
+        estimate = monte_carlo_kl(mixture(logits, loc), p, 2000)
+        estimates.append(estimate)
+        slopes.append(torch.cat(torch.autograd.grad(estimate.value, (logits, loc))))
+    assert close(estimates[0], exact.detach())
+    slopes = torch.stack(slopes)
+    error = slopes.std(0) / math.sqrt(repeats)
+    assert ((slopes.mean(0) - torch.cat(wanted)).abs() < 5 * error).all()
+    assert (torch.cat(wanted).abs() > 10 * error).any(), "n is too small to see a missing gradient"
+
+
+def test_gradient_under_a_discrete_q_for_any_shape_of_f():
+    """E[f] of two coins together: f depends on both, so that the score of the whole batch counts."""
+    logits = d([0.2, -0.5]).requires_grad_()
+    p = torch.sigmoid(logits)
+    wanted = torch.autograd.grad(p.prod(), logits)[0]
+    torch.manual_seed(0)
+    slopes = torch.stack(
+        [
+            torch.autograd.grad(
+                monte_carlo(lambda z: z.prod(-1), Bernoulli(logits=logits), 500).value, logits
+            )[0]
+            for _ in range(100)
+        ]
+    )
+    assert ((slopes.mean(0) - wanted).abs() < 5 * slopes.std(0) / 10).all()
+    with torch.no_grad():
+        assert not monte_carlo(lambda z: z.prod(-1), Bernoulli(logits=logits), 5).value.requires_grad

@@ -377,32 +377,30 @@ def _both(q: Distribution, p: Distribution) -> tuple[Outcomes, Outcomes] | None:
 
 
 def _of_two(q: Bernoulli | Binomial | Geometric) -> Outcomes:
-    if "logits" in q.__dict__:
-        logits = torch.stack([-q.logits, q.logits], -1)
-        again = q.logits.sigmoid()
-        zero = _given_zero(torch.stack([1 - q.probs, q.probs], -1), torch.stack([1 - again, again], -1))
-        return Outcomes(
-            torch.where(zero, 0.0, logits.sigmoid()), torch.where(zero, -torch.inf, logsigmoid(logits))
-        )
+    probs = torch.stack([1 - q.probs, q.probs], -1)
     rest = torch.where(q.probs < 1, q.probs.neg(), 0.0).log1p()
     logs = torch.stack([torch.where(q.probs < 1, rest, -torch.inf), _log(q.probs)], -1)
-    return Outcomes(torch.stack([1 - q.probs, q.probs], -1), logs)
+    if "logits" not in q.__dict__:
+        return Outcomes(probs, logs)
+    logits = torch.stack([-q.logits, q.logits], -1)
+    again = q.logits.sigmoid()
+    given = _given(probs, torch.stack([1 - again, again], -1))
+    return Outcomes(torch.where(given, probs, logits.sigmoid()), torch.where(given, logs, logsigmoid(logits)))
 
 
 def _of_many(q: Categorical) -> Outcomes:
-    if "logits" in q.__dict__:
-        probs = q.logits.softmax(-1)
-        zero = _given_zero(q.probs, probs)
-        return Outcomes(torch.where(zero, 0.0, probs), torch.where(zero, -torch.inf, q.logits))
-    return Outcomes(q.probs, _log(q.probs))
+    if "logits" not in q.__dict__:
+        return Outcomes(q.probs, _log(q.probs))
+    given = _given(q.probs, q.logits.softmax(-1))
+    return Outcomes(q.probs, torch.where(given, _log(q.probs), q.logits))
 
 
-def _given_zero(probs: Tensor, again: Tensor) -> Tensor:
-    """Where the user gave a probability of 0: torch's logits of it, near -16, give ``again`` another one.
+def _given(probs: Tensor, again: Tensor) -> Tensor:
+    """Where the probability is what the user gave, and the logits are torch's, which stop near -16 in float32.
 
-    Torch keeps probs and logits in the same place, whichever of both was computed from the other.
+    Torch keeps both in the same place, whichever was computed from the other; ``again`` is what the logits give.
     """
-    return (probs == 0) & (again != 0)
+    return (probs - again).abs() > 1e-3 * probs
 
 
 def _log(p: Tensor) -> Tensor:

@@ -148,6 +148,8 @@ def integrate(
         raise ValueError(f"low and high must be finite with low < high, got {low} and {high}")
     if positive_int(num_points, "num_points") < 2:
         raise ValueError(f"num_points must be at least 2, got {num_points}")
+    if num_points <= PART // 64 + 1:
+        return _trapezoid(f, torch.linspace(low, high, num_points, dtype=torch.float64, device=device))
     total = None
     for start in range(0, num_points - 1, PART // 64):  # neighboring parts share a point
         stop = min(start + PART // 64, num_points - 1)
@@ -155,12 +157,16 @@ def integrate(
         index = torch.arange(start, stop + 1, dtype=torch.float64, device=device)
         step = (high - low) / (num_points - 1)
         grid = torch.where(index < num_points / 2, low + step * index, high - step * (num_points - 1 - index))
-        values = f(grid)
-        if values.shape[-1:] != grid.shape:
-            raise ValueError(
-                f"f must return [..., {len(grid)}] for its {len(grid)} points, got {tuple(values.shape)}"
-            )
-        part = torch.trapezoid(values, grid, dim=-1)
+        part = _trapezoid(f, grid)
         total = part if total is None else total + part
     assert total is not None
     return total
+
+
+def _trapezoid(f: Callable[[Tensor], Tensor], grid: Tensor) -> Tensor:
+    values = f(grid)
+    if values.shape[-1:] != grid.shape:
+        raise ValueError(
+            f"f must return [..., {len(grid)}] for its {len(grid)} points, got {tuple(values.shape)}"
+        )
+    return torch.trapezoid(values, grid, dim=-1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Normal
 
 import vaetut.distributions
 from vaetut.distributions import (
@@ -19,6 +19,7 @@ from vaetut.distributions import (
     Rayleigh,
     Reciprocal,
     Triangular,
+    Truncated,
 )
 
 F64 = torch.float64
@@ -122,6 +123,9 @@ def make(kind, batch=BATCH, dtype=torch.float32, device="cpu", validate_args=Non
         return kind(**values, validate_args=validate_args)
     loc = torch.zeros(*batch, 4, dtype=dtype, device=device)
     scale = torch.eye(4, dtype=dtype, device=device).expand(*batch, 4, 4)
+    if kind is Truncated:
+        zero, one, two = (torch.full(batch, v, dtype=dtype, device=device) for v in (0.0, 1.0, 2.0))
+        return kind(Normal(zero, one, validate_args=validate_args), -one, two, validate_args=validate_args)
     three = torch.full(batch, 3.0, dtype=dtype, device=device)
     if kind is MultivariateStudentT:
         return kind(three, loc, scale, validate_args=validate_args)

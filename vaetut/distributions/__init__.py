@@ -1,9 +1,12 @@
 """Distributions that `torch.distributions` lacks, as drop-in classes, and Kullback–Leibler divergences with them.
 
-All eight are in the lists of AEVB section 2.4 (Kingma and Welling, 2013); chapters 7 to 9 of the book derive how each
-is drawn. They work wherever a torch distribution does: in `Independent`, `TransformedDistribution`,
-`MixtureSameFamily` and `torch.distributions.kl_divergence`, and in Pyro through
-``class PyroLogistic(Logistic, TorchDistributionMixin): pass``.
+Eight are in the lists of AEVB section 2.4 (Kingma and Welling, 2013); chapters 7 to 9 of the book derive how each is
+drawn. `Truncated` restricts any univariate distribution to an interval. All work wherever a torch distribution does:
+in `Independent`, `TransformedDistribution`, `MixtureSameFamily` and `torch.distributions.kl_divergence`, and in Pyro
+through ``class PyroLogistic(Logistic, TorchDistributionMixin): pass``.
+
+Importing this package registers divergences with torch, of which 82 are between two of torch's own classes, as
+KL(Weibull ‖ Gamma): see `vaetut.distributions.kl`.
 """
 
 from vaetut.distributions import kl  # registers its divergences with torch
@@ -15,6 +18,7 @@ from vaetut.distributions.multivariate_student_t import MultivariateStudentT
 from vaetut.distributions.rayleigh import Rayleigh
 from vaetut.distributions.reciprocal import Reciprocal
 from vaetut.distributions.triangular import Triangular
+from vaetut.distributions.truncated import Truncated
 
 __all__ = [
     "Elliptical",
@@ -25,5 +29,6 @@ __all__ = [
     "Rayleigh",
     "Reciprocal",
     "Triangular",
+    "Truncated",
     "kl",
 ]

@@ -214,19 +214,23 @@ def _slope_integral(shape: Tensor, log_x: Tensor) -> Tensor:
 
 
 def log1mexp(x: Tensor) -> Tensor:
-    """log(1 − e⁻ˣ) for x ≥ 0, to full precision for small x and for large."""
-    small = x < math.log(2)
+    """log(1 − e⁻ˣ) for x ≥ 0, to full precision for small x and for large; −∞, with a gradient of 0, at x = 0."""
+    small, nothing = x < math.log(2), x == 0
     # Each branch is fed a harmless value where the other is chosen: else its infinite slope times 0 would be NaN.
-    return torch.where(
+    value = torch.where(
         small,
-        torch.log(-torch.expm1(-torch.where(small, x, 1.0))),
+        torch.log(-torch.expm1(-torch.where(small & ~nothing, x, 1.0))),
         torch.log1p(-torch.exp(-torch.where(small, 1.0, x))),
     )
+    return torch.where(nothing, -math.inf, value)
 
 
 def log_of(p: Tensor, complement: Tensor) -> Tensor:
-    """log p of a probability p whose complement 1 − p is known to full precision too."""
-    small = p < 0.5
-    return torch.where(
-        small, torch.log(torch.where(small, p, 0.5)), torch.log1p(-torch.where(small, 0.5, complement))
+    """log p of a probability p whose complement 1 − p is known to full precision too; −∞, without slope, at p = 0."""
+    small, nothing = p < 0.5, p == 0
+    value = torch.where(
+        small,
+        torch.log(torch.where(small & ~nothing, p, 0.5)),
+        torch.log1p(-torch.where(small, 0.5, complement)),
     )
+    return torch.where(nothing, -math.inf, value)

@@ -114,7 +114,8 @@ class Erlang(Gamma):
             # x^(k−1) is 1 for k = 1, at x = 0 and ∞ too; and at x = 0 the slope of log(λx) in λ is not 0 · ∞.
             base = torch.where(k == 1, 1.0, x)
             zero = base == 0
-            log_y = log_below_overflow(self.rate * torch.where(zero, 1.0, base))
+            below = torch.where(zero, 1.0, base).clamp(max=torch.finfo(x.dtype).max)
+            log_y = log_below_overflow(self.rate * below)
             log_y = torch.where(zero, torch.where(zero, base, 1.0).log(), log_y)
             return (k - 1) * log_y - self.rate * x + (self.rate.log() - k.lgamma())
 
@@ -127,13 +128,16 @@ class Erlang(Gamma):
 
     def cdf(self, value: Tensor) -> Tensor:
         """F(x) = P(k, λx), the regularized lower incomplete gamma function."""
-        lower: Tensor = torch.special.gammainc(self.concentration.detach(), self._phase(value))
-        return lower
+        k, y = self.concentration.detach(), self._phase(value)
+        # torch's slope is NaN at 0 for k = 1, where F is elementary
+        lower = torch.special.gammainc(k, torch.where(y == 0, 1.0, y))
+        return torch.where(k == 1, -torch.expm1(-y), torch.where(y == 0, 0.0, lower))
 
     def survival(self, value: Tensor) -> Tensor:
         """The upper tail 1 − F(x) = Q(k, λx), to full relative precision."""
-        upper: Tensor = torch.special.gammaincc(self.concentration.detach(), self._phase(value))
-        return upper
+        k, y = self.concentration.detach(), self._phase(value)
+        upper = torch.special.gammaincc(k, torch.where(y == 0, 1.0, y))
+        return torch.where(k == 1, torch.exp(-y), torch.where(y == 0, 1.0, upper))
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """The log of F(x); −∞ where F(x) is too small for the dtype."""

@@ -128,10 +128,10 @@ class Gompertz(Univariate):
 
     def _seen(self, value: Tensor) -> Tensor:
         """The hazard for the CDF, no farther out than where that is 1: at ∞ its slope 0 would meet an infinity."""
-        y = self.rate * self._checked(value).clamp(min=0)
+        x = self._checked(value).clamp(min=0)
         with torch.no_grad():
-            far = self._scaled_quantile(torch.full_like(self.concentration, math.log(FAR)))
-        return self._hazard(torch.where(y < far, y, far))
+            far = self._scaled_quantile(torch.full_like(self.concentration, math.log(FAR))) / self.rate
+        return self._hazard(self.rate * torch.where(x > far, far, x))
 
     def cdf(self, value: Tensor) -> Tensor:
         """F(x) = 1 − exp(−c (e^(bx) − 1))."""

@@ -1,9 +1,12 @@
 """Kullback–Leibler divergences in closed form that torch lacks, registered with `torch.distributions.register_kl`.
 
-Importing `vaetut.distributions` makes `torch.distributions.kl_divergence` know them. A pair that torch has is never
-replaced. They are three groups: positive variables, whose divergences are made of E[log x], Var[log x] and E[xᵏ];
-divergences against a Gaussian, made of the mean and the variance; and single pairs. All are in nats, differentiable,
-and ∞ where q has no mass on a part of the support of p, or where the integral diverges.
+**Importing `vaetut` changes what torch answers:** `torch.distributions.kl_divergence` then knows these pairs too, and
+82 of them are between two of torch's own classes (Weibull and Gamma, say), for which torch alone raises
+NotImplementedError. A pair that torch has is never replaced.
+
+They are three groups: positive variables, whose divergences are made of E[log x], Var[log x] and E[xᵏ]; divergences
+against a Gaussian, made of the mean and the variance; and single pairs. All are in nats, differentiable, and ∞ where q
+has no mass on a part of the support of p, or where the integral diverges.
 
 No pair is here for want of a closed form: Gompertz‖Gompertz, Logistic‖Logistic and Student's t‖Student's t (each has
 one for equal rates or scales, but a formula that holds only there would have the wrong gradient).

@@ -70,11 +70,12 @@ class Logistic(Univariate):
     def _standardize(self, value: Tensor) -> Tensor:
         return (self._checked(value) - self.loc) / self.scale
 
-    def _bounded(self, value: Tensor) -> Tensor:
+    def _bounded(self, value: Tensor, below: bool = True, above: bool = True) -> Tensor:
         """The same for the CDF, no farther out than where it is 0 or 1: at ∞ its slope 0 would meet an infinity."""
         with torch.no_grad():
             low, high = self.loc - FAR * self.scale, self.loc + FAR * self.scale
-        return (self._checked(value).clamp(low, high) - self.loc) / self.scale
+        value = self._checked(value).clamp(low if below else None, high if above else None)
+        return (value - self.loc) / self.scale
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density at ``value``, in nats; −∞ at ±∞."""
@@ -91,11 +92,11 @@ class Logistic(Univariate):
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """The log of F(x), also where F(x) is too small for the dtype."""
-        return logsigmoid(self._standardize(value))
+        return logsigmoid(self._bounded(value, below=False))
 
     def log_survival(self, value: Tensor) -> Tensor:
         """The log of 1 − F(x), also where 1 − F(x) is too small for the dtype."""
-        return logsigmoid(-self._standardize(value))
+        return logsigmoid(-self._bounded(value, above=False))
 
     def entropy(self) -> Tensor:
         """The entropy log s + 2, in nats."""

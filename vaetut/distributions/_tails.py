@@ -1,0 +1,377 @@
+r"""The logs of both tails of univariate distributions, and the quantiles that belong to them, as `Truncated` needs.
+
+A tail of e⁻⁴⁵⁰, 30 standard deviations out, has a log that is exact and no room for a difference from 1. So each
+family gives log F(x), log(1 − F(x)), and x as a function of either. The families are of two kinds: those that are
+symmetric about their location, where one tail is the other's mirror image, and those whose cumulative hazard
+H(x) = −log(1 − F(x)) is elementary, F being 1 − e^(−H).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Cauchy,
+    Distribution,
+    Exponential,
+    Gumbel,
+    HalfCauchy,
+    HalfNormal,
+    Kumaraswamy,
+    Laplace,
+    Normal,
+    Pareto,
+    TransformedDistribution,
+    Uniform,
+    Weibull,
+)
+from torch.nn.functional import logsigmoid
+
+from vaetut.distributions._base import Univariate
+from vaetut.distributions._special import log1mexp, log_of
+from vaetut.distributions.gompertz import Gompertz
+from vaetut.distributions.logistic import Logistic
+from vaetut.distributions.rayleigh import Rayleigh
+from vaetut.distributions.reciprocal import Reciprocal
+from vaetut.distributions.triangular import Triangular
+
+LOG_2 = math.log(2)
+Function = Callable[[Tensor], Tensor]
+
+
+class Tails(NamedTuple):
+    """Both tails of a distribution, in float64."""
+
+    log_cdf: Function
+    log_survival: Function
+    lower: Function  # the x with log F(x) = t
+    upper: Function  # the x with log(1 − F(x)) = t
+
+
+def tails_of(q: Distribution) -> Tails:
+    """The tails of a univariate q with float64 parameters and without validation."""
+    for kind, make in FAMILIES.items():
+        # A subclass with a density of its own is another distribution.
+        if isinstance(q, kind) and type(q).log_prob is kind.log_prob:
+            return make(q)
+    if isinstance(q, TransformedDistribution) and type(q).cdf is TransformedDistribution.cdf:
+        return _transformed(q)
+    return _any(q)
+
+
+class _NormalQuantile(torch.autograd.Function):
+    """The x with log Φ(x) = t, for t ≤ log ½, however far out; dx/dt = Φ(x)/φ(x), to any order."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(t: Tensor) -> Tensor:
+        far = t < -50
+        safe = torch.where(far, t, -50.0)
+        # φ(x)/|x| bounds the tail: x² ≈ −2t − log(−2t) − log 2π
+        start = -(-2 * safe - (-2 * safe).log() - math.log(2 * math.pi)).sqrt()
+        x = torch.where(far, start, torch.special.ndtri(torch.where(far, 0.5, t).exp()))
+        for _ in range(4):  # log Φ is concave and nearly a parabola there: Newton's steps converge at once
+            log_cdf = _log_ndtr(x)
+            step = (log_cdf - t) * torch.exp(log_cdf - _log_normal_density(x))
+            x = torch.where(t > -math.inf, x - step, x)
+        return torch.where(t == -math.inf, -math.inf, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        t, x = ctx.saved_tensors
+        return grad * torch.exp(t - _log_normal_density(x))
+
+
+def _log_ndtr(x: Tensor) -> Tensor:
+    """log Φ(x): `torch.special.log_ndtr`, which torch.func.vmap knows only as a loop."""
+    y = x * math.sqrt(0.5)
+    left = y < -0.7
+    near = torch.where(left, y, -0.7)
+    return torch.where(
+        left,
+        (torch.special.erfcx(-near) / 2).log() - near.square(),
+        torch.log1p(-torch.special.erfc(torch.where(left, 0.0, y)) / 2),
+    )
+
+
+def _log_normal_density(x: Tensor) -> Tensor:
+    return -0.5 * x.square() - 0.5 * math.log(2 * math.pi)
+
+
+def normal_quantile(t: Tensor) -> Tensor:
+    """The x with log Φ(x) = t, from the nearer tail."""
+    below = t < -LOG_2
+    near = torch.where(below, t, log1mexp(-torch.where(below, -1.0, t)))
+    x: Tensor = _NormalQuantile.apply(near)  # type: ignore[no-untyped-call]
+    return torch.where(below, x, -x)
+
+
+class _LogNdtr(torch.autograd.Function):
+    """log Φ(x), with the derivative φ/Φ from logs: torch's own is 0/0 far out."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return _log_ndtr(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x, value = ctx.saved_tensors
+        return grad * torch.exp(_log_normal_density(x) - value)
+
+
+def log_ndtr(x: Tensor) -> Tensor:
+    """The log of the standard normal CDF."""
+    value: Tensor = _LogNdtr.apply(x)  # type: ignore[no-untyped-call]
+    return value
+
+
+def _symmetric(log_cdf: Function, quantile: Function) -> Callable[[Any], Tails]:
+    """A location-scale family that is symmetric about ``loc``, by the standard member's log F and its inverse."""
+
+    def tails(q: Any) -> Tails:
+        return Tails(
+            lambda x: log_cdf((x - q.loc) / q.scale),
+            lambda x: log_cdf((q.loc - x) / q.scale),
+            lambda t: q.loc + q.scale * quantile(t),
+            lambda t: q.loc - q.scale * quantile(t),
+        )
+
+    return tails
+
+
+def _by_hazard(hazard: Callable[[Any, Tensor], Tensor], inverse: Callable[[Any, Tensor], Tensor]) -> Any:
+    """A family with F = 1 − e^(−H), by the cumulative hazard H(x) and its inverse."""
+
+    def tails(q: Any) -> Tails:
+        def rise(x: Tensor) -> Tensor:
+            return hazard(q, x).clamp(min=0)
+
+        return Tails(
+            lambda x: log1mexp(rise(x)),
+            lambda x: -rise(x),
+            lambda t: inverse(q, -log1mexp(-t)),
+            lambda t: inverse(q, -t),
+        )
+
+    return tails
+
+
+def _gumbel(q: Gumbel) -> Tails:
+    """−x has an elementary hazard: F(x) = exp(−e^(−y))."""
+
+    def rise(x: Tensor) -> Tensor:
+        return torch.exp((q.loc - x) / q.scale)
+
+    def inverse(e: Tensor) -> Tensor:
+        return q.loc - q.scale * e.log()
+
+    def upper(t: Tensor) -> Tensor:  # −log(1 − eᵗ) is eᵗ far out, whose log is t
+        far = t < -40
+        return torch.where(far, q.loc - q.scale * t, inverse(-log1mexp(-torch.where(far, -1.0, t))))
+
+    return Tails(lambda x: -rise(x), lambda x: log1mexp(rise(x)), lambda t: inverse(-t), upper)
+
+
+def _log_laplace_cdf(y: Tensor) -> Tensor:
+    below = y < 0
+    return torch.where(
+        below, torch.where(below, y, 0.0) - LOG_2, torch.log1p(-0.5 * torch.exp(-torch.where(below, 0.0, y)))
+    )
+
+
+def _laplace_quantile(t: Tensor) -> Tensor:
+    below = t < -LOG_2
+    return torch.where(below, t + LOG_2, -LOG_2 - log1mexp(-torch.where(below, -1.0, t)))
+
+
+def _log_cauchy_cdf(y: Tensor) -> Tensor:
+    return (torch.atan2(torch.ones_like(y), -y) / math.pi).log()
+
+
+def _cauchy_quantile(t: Tensor) -> Tensor:
+    below = t < -LOG_2
+    tail = torch.where(below, t.exp(), -torch.expm1(torch.where(below, -1.0, t)))
+    return torch.where(below, -1.0, 1.0) / torch.tan(math.pi * tail)
+
+
+def _uniform(q: Any) -> Tails:
+    width = q.high - q.low
+    return Tails(
+        lambda x: ((x - q.low) / width).log(),
+        lambda x: ((q.high - x) / width).log(),
+        lambda t: q.low + width * t.exp(),
+        lambda t: q.high - width * t.exp(),
+    )
+
+
+def _triangular(q: Triangular) -> Tails:
+    mirrored = Triangular(-q.high, -q.low, -q.peak, validate_args=False)
+    return Tails(
+        q.log_cdf, q.log_survival, lambda t: q._quantile(t.exp()), lambda t: -mirrored._quantile(t.exp())
+    )
+
+
+def _reciprocal(q: Reciprocal) -> Tails:
+    return Tails(
+        q.log_cdf,
+        q.log_survival,
+        lambda t: q.low * (q.log_width * t.exp()).exp(),
+        lambda t: q.high * (-q.log_width * t.exp()).exp(),
+    )
+
+
+FAMILIES: dict[type[Distribution], Callable[[Any], Tails]] = {
+    Normal: _symmetric(log_ndtr, normal_quantile),
+    Logistic: _symmetric(logsigmoid, lambda t: t - log1mexp(-t)),
+    Laplace: _symmetric(_log_laplace_cdf, _laplace_quantile),
+    Cauchy: _symmetric(_log_cauchy_cdf, _cauchy_quantile),
+    Gumbel: _gumbel,
+    Exponential: _by_hazard(lambda q, x: q.rate * x, lambda q, e: e / q.rate),
+    Weibull: _by_hazard(
+        lambda q, x: (x.clamp(min=0) / q.scale) ** q.concentration,
+        lambda q, e: q.scale * e ** q.concentration.reciprocal(),
+    ),
+    Rayleigh: _by_hazard(
+        lambda q, x: 0.5 * (x.clamp(min=0) / q.scale).square(), lambda q, e: q.scale * (2 * e).sqrt()
+    ),
+    Gompertz: _by_hazard(
+        lambda q, x: q._hazard(q.rate * x.clamp(min=0)), lambda q, e: q._scaled_quantile(e.log()) / q.rate
+    ),
+    Pareto: _by_hazard(
+        lambda q, x: q.alpha * (x.clamp(min=0) / q.scale).log(), lambda q, e: q.scale * (e / q.alpha).exp()
+    ),
+    Kumaraswamy: _by_hazard(
+        lambda q, x: -q.concentration0 * torch.log1p(-(x.clamp(0, 1) ** q.concentration1)),
+        lambda q, e: (-torch.expm1(-e / q.concentration0)) ** q.concentration1.reciprocal(),
+    ),
+    HalfNormal: _by_hazard(
+        lambda q, x: -LOG_2 - log_ndtr(-x / q.scale), lambda q, e: -q.scale * normal_quantile(-e - LOG_2)
+    ),
+    HalfCauchy: _by_hazard(
+        lambda q, x: -(torch.atan2(q.scale, x.clamp(min=0)) * (2 / math.pi)).log(),
+        lambda q, e: q.scale / torch.tan(torch.exp(-e) * (math.pi / 2)),
+    ),
+    Uniform: _uniform,
+    Triangular: _triangular,
+    Reciprocal: _reciprocal,
+}
+
+
+def _transformed(q: TransformedDistribution) -> Tails:
+    """Through the inverses of the transforms, all monotone; one that falls swaps the tails."""
+    base = tails_of(q.base_dist)
+
+    def back(x: Tensor) -> tuple[Tensor, Tensor]:
+        sign = torch.ones_like(x)
+        for transform in reversed(q.transforms):
+            x = transform.inv(x)
+            sign = sign * transform.sign
+        return x, sign > 0
+
+    def forth(x: Tensor) -> Tensor:
+        for transform in q.transforms:
+            x = transform(x)
+        return x
+
+    def rises(t: Tensor) -> Tensor:
+        sign = torch.ones_like(t)
+        for transform in q.transforms:
+            sign = sign * transform.sign
+        return sign > 0
+
+    def tail(same: Function, other: Function) -> Function:
+        def function(x: Tensor) -> Tensor:
+            x, up = back(x)
+            return torch.where(up, same(x), other(x))
+
+        return function
+
+    def quantile(same: Function, other: Function) -> Function:
+        return lambda t: forth(torch.where(rises(t), same(t), other(t)))
+
+    return Tails(
+        tail(base.log_cdf, base.log_survival),
+        tail(base.log_survival, base.log_cdf),
+        quantile(base.lower, base.upper),
+        quantile(base.upper, base.lower),
+    )
+
+
+def ends_of(q: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The ends of the support of q, infinite ones as such. (Torch calls the support of 5 + Gamma "real".)"""
+    if isinstance(q, TransformedDistribution) and type(q).support is TransformedDistribution.support:
+        low, high = ends_of(q.base_dist, device)
+        for transform in q.transforms:
+            rises = torch.as_tensor(transform.sign, device=device) > 0
+            low, high = transform(low), transform(high)
+            low, high = torch.where(rises, low, high), torch.where(rises, high, low)
+        return low, high
+    zero = torch.zeros(q.batch_shape, dtype=torch.float64, device=device)
+    ends = (getattr(q.support, name, None) for name in ("lower_bound", "upper_bound"))
+    low, high = (
+        zero + (otherwise if end is None else end)
+        for end, otherwise in zip(ends, (-math.inf, math.inf), strict=True)
+    )
+    return low, high
+
+
+def _any(q: Any) -> Tails:
+    """A distribution of which no more than ``cdf`` and ``icdf`` is known, and its log tails where it has them."""
+
+    def log_cdf(x: Tensor) -> Tensor:
+        if hasattr(q, "log_cdf"):
+            return q.log_cdf(x)
+        cdf = q.cdf(x)
+        return log_of(cdf, 1 - cdf)
+
+    def log_survival(x: Tensor) -> Tensor:
+        if hasattr(q, "log_survival"):
+            return q.log_survival(x)
+        survival = q.survival(x) if hasattr(q, "survival") else 1 - q.cdf(x)
+        return log_of(survival, q.cdf(x))
+
+    def lower(t: Tensor) -> Tensor:
+        return q.icdf(t.exp())
+
+    def upper(t: Tensor) -> Tensor:
+        # 1 − eᵗ has lost the digits of a small eᵗ: Newton's steps on the log of the tail itself win them back. Two
+        # with their gradients make the second derivative right too.
+        x = q.icdf(-torch.expm1(t).clamp(max=-(2.0**-52))).detach()
+        fixed = t.detach()
+        with torch.no_grad():
+            for _ in range(30):
+                x = newton(x, fixed)
+        return newton(newton(x, t), t)
+
+    def newton(x: Tensor, t: Tensor) -> Tensor:
+        value = log_survival(x)
+        step = (value - t) * torch.exp(value - q.log_prob(x))
+        return torch.where(step.isfinite(), x + step, x)
+
+    return Tails(log_cdf, log_survival, lower, upper if _has_tail(q) else lambda t: q.icdf(-torch.expm1(t)))
+
+
+def _has_tail(q: Any) -> bool:
+    return isinstance(q, Univariate) or hasattr(q, "survival") or hasattr(q, "log_survival")
+
+
+def knows_far_tails(q: Any) -> bool:
+    """Whether the upper tail of q is known better than as 1 − F(x)."""
+    if any(isinstance(q, kind) and type(q).log_prob is kind.log_prob for kind in FAMILIES):
+        return True
+    if isinstance(q, TransformedDistribution) and type(q).cdf is TransformedDistribution.cdf:
+        return knows_far_tails(q.base_dist)
+    return _has_tail(q)
