@@ -14,22 +14,45 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH MPLBACKEND
 
+
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks bench experiments format lock clean env
+.PHONY: help book test lint quick outputs notebooks mutants lower colab bench experiments format lock clean env
+PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 @\2/p' $(MAKEFILE_LIST) | column -t -s @
 
-book: env ## execute every notebook, build the book, print the page to open
+book: env ## build the book from the outputs that the notebooks hold, print the page to open
 	@$(BIN)/python tools/build_book.py
 
-test: env ## everything that must hold: lint, types, the built book, tests, doctests, notebooks
+test: env lint ## everything that must hold: lint, types, the built book, tests, doctests, notebooks
+	@$(BIN)/python tools/build_book.py
+	@PYTHONPATH=tools $(PYTEST) -rs -p fresh_outputs tests vaetut book $(NBVAL)
+	@$(BIN)/python tools/build_book.py --checked
+
+quick: env lint ## does a change hold? lint, types and the fast tests of the package
+	@$(PYTEST) tests vaetut --ignore tests/book -m "not slow and not book and not browser"
+
+lint: env
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/codespell
 	@$(BIN)/mypy
-	@$(BIN)/python tools/build_book.py
-	@$(BIN)/python -m pytest -q -rs -n $(JOBS) --dist loadfile tests vaetut book --nbval --nbval-current-env \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout=300
+
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/book/nbval_sanitize.cfg --nbval-cell-timeout=300
+
+outputs: env ## execute every notebook once: is what is stored what the present code puts out?
+	@PYTHONPATH=tools $(PYTEST) -p fresh_outputs book $(NBVAL)
+	@$(BIN)/python tools/build_book.py --checked
+
+mutants: env ## change each check of the book mechanically, list what verify lets pass (one chapter: ONLY=02)
+	@$(BIN)/python tools/mutants.py $(ONLY)
+
+lower: env ## run the package's tests at the lower bounds of pyproject.toml (some gigabytes the first time)
+	@$(BIN)/python tools/other_versions.py lower
+
+colab: env ## run every notebook with Colab's versions, from elsewhere (some gigabytes the first time)
+	@$(BIN)/python tools/other_versions.py colab
 
 notebooks: env ## execute the notebooks in place (one of them: make notebooks ONLY=book/02-variational-lower-bound.ipynb)
 	@$(BIN)/python tools/notebooks.py $(ONLY)

@@ -1,6 +1,9 @@
 """Implicit gradients: how exact they are, and what they cost, beside torch's own.
 
-    python benchmarks/implicit.py [--quick]
+    python benchmarks/implicit.py [--quick] [--peer]
+
+With ``--peer`` only the cost of [100, 20] draws with a gradient in every parameter, in milliseconds of one thread,
+beside TensorFlow Probability on JAX (jitted, float64), which is installed into an environment of its own.
 
 Accuracy: the largest relative error of dz/dφ over draws, each with its own parameters, spread evenly on a log scale.
 The exact gradient is compared with mpmath (the CDF differentiated with 80 digits and more) at 60 draws; torch's own,
@@ -11,10 +14,14 @@ Cost: one draw of ``implicit_rsample`` and the backward pass of its sum, in micr
 """
 
 import argparse
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import mpmath as mp
@@ -179,16 +186,85 @@ def cost(rounds: int) -> None:
             print(f"{f'{name} {[*batch]} x {samples}':<36}{mine:>10.1f}{shown}", flush=True)
 
 
+PEER = ("jax==0.4.38", "jaxlib==0.4.38", "tensorflow-probability==0.25.0")  # which work together
+PEER_SCRIPT = """
+import statistics, time, jax, jax.numpy as jnp
+jax.config.update("jax_enable_x64", True)
+from tensorflow_probability.substrates import jax as tfp
+d = tfp.distributions
+def mixture(kind):
+    return lambda w, a, b: d.MixtureSameFamily(d.Categorical(logits=w), kind(a, b), reparameterize=True)
+MADE = {"mixture of 5 normals": (mixture(d.Normal), 3, 5), "von Mises": (d.VonMises, 2, 0), "gamma": (d.Gamma, 2, 0),
+        "beta": (d.Beta, 2, 0), "Student's t": (d.StudentT, 3, 0)}
+for name, (make, count, parts) in MADE.items():
+    keys = jax.random.split(jax.random.PRNGKey(0), count)
+    values = [0.5 + jax.random.uniform(k, (100, 20, parts) if parts else (100, 20)) for k in keys]
+    step = jax.jit(jax.grad(lambda v, k: make(*v).sample(seed=k).sum()))
+    jax.block_until_ready(step(values, keys[0]))
+    times = []
+    for _ in range(30):
+        start = time.perf_counter()
+        jax.block_until_ready(step(values, keys[0]))
+        times.append(time.perf_counter() - start)
+    print(f"{name}|{1e3 * min(times)}", flush=True)
+"""
+
+
+def peer_times() -> dict[str, float]:
+    """Milliseconds of TensorFlow Probability, in an environment below the cache folder."""
+    home = Path.home() / ".cache" / "vaetut" / "tfp"
+    python = home / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *PEER], check=True)
+    flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"XLA_FLAGS": flags}
+    run = subprocess.run(
+        [str(python), "-c", PEER_SCRIPT], env=environment, check=True, text=True, capture_output=True
+    )
+    rows = (line.split("|") for line in run.stdout.splitlines() if "|" in line)
+    return {name: float(value) for name, value in rows}
+
+
+def peer(rounds: int) -> None:
+    """Print the third table: the least of several times, since the machine may be shared."""
+
+    def mixture(logits: Tensor, loc: Tensor, scale: Tensor) -> td.Distribution:
+        return td.MixtureSameFamily(td.Categorical(logits=logits), td.Normal(loc, scale))
+
+    made: list[tuple[str, Callable[..., td.Distribution], int, tuple[int, ...]]] = [
+        ("mixture of 5 normals", mixture, 3, (100, 20, 5)),
+        ("von Mises", td.VonMises, 2, (100, 20)),
+        ("gamma", td.Gamma, 2, (100, 20)),
+        ("beta", td.Beta, 2, (100, 20)),
+        ("Student's t", td.StudentT, 3, (100, 20)),
+    ]
+    theirs = peer_times()
+    print(f"{'ms, [100, 20] draws and gradients':<36}{'exact':>10}{'TFP':>10}{'ratio':>10}")
+    for name, make, count, shape in made:
+        values = [torch.rand(shape, dtype=torch.float64).add(0.5).requires_grad_() for _ in range(count)]
+
+        def step(make: Any = make, values: Any = values) -> object:
+            return torch.autograd.grad(implicit_rsample(make(*values)).sum(), values)
+
+        ours = min(seconds(step) for _ in range(rounds)) * 1e3
+        print(f"{name:<36}{ours:>10.2f}{theirs[name]:>10.2f}{ours / theirs[name]:>10.1f}", flush=True)
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer parameters and rounds")
+    parser.add_argument("--peer", action="store_true", help="only the cost beside TensorFlow Probability")
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, one thread, {platform.machine()}\n")
+    if options.peer:
+        peer(10 if options.quick else 30)
+        return
     accuracy(options.quick)
     cost(3 if options.quick else 9)
 

@@ -1,6 +1,7 @@
 """Speed of `vaetut.train` beside other packages, and what its speed depends on.
 
-    python benchmarks/training.py [--rounds 7] [--threads 2] [--only pytorch-examples pyro] [--skip costs]
+    python benchmarks/training.py [--rounds 7] [--device cuda --batch-sizes 100 1000 --images 60000 --json FILE]
+                                   [--threads 2] [--only pytorch-examples pyro] [--skip costs]
 
 The same VAE everywhere: 784-500-20, one hidden layer of tanh, Bernoulli likelihood of black and white pixels, one
 sample, batches of 100, Adam at 0.001; each package in the way that its own examples use it. Every peer lives in a
@@ -42,8 +43,14 @@ ENVIRONMENTS = ROOT / "_build" / "benchmarks"
 PYTHAE = ("pythae==0.1.2", "pydantic==2.14.3", "imageio==2.38.1", "cloudpickle==3.1.2")
 NUMPYRO = ("numpyro==0.22.0", "jax==0.10.2")
 
-SETTINGS: dict[str, Any] = {"hidden_dim": 500, "latent_dim": 20, "batch_size": 100, "compile": False}
-IMAGES, TEST_IMAGES = 10_000, 1_000
+SETTINGS: dict[str, Any] = {
+    "hidden_dim": 500,
+    "latent_dim": 20,
+    "batch_size": 100,
+    "compile": False,
+    "device": "cpu",
+}
+TEST_IMAGES = 1_000
 
 
 class Missing(Exception):
@@ -154,19 +161,22 @@ CONTENDERS: dict[str, tuple[Callable[[], tuple[list[str], str]], dict[str, Any]]
 }
 
 
-def compare(names: list[str], rounds: int, threads: int) -> None:
-    """Print the table of all contenders."""
-    print(f"{'':<18}{'us/image':>10}{'time / ours':>13}{'p10':>7}{'p90':>7}{'ELBO':>10}")
+def compare(
+    names: list[str], rounds: int, number: int, common: dict[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Print the table of all contenders, and return it."""
+    print(f"{'':<18}{'us/image':>10}{'images/s':>12}{'time / ours':>13}{'p10':>7}{'p90':>7}{'ELBO':>10}")
+    table: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
         x, test = images()
-        for part, pixels in (("train", x[:IMAGES]), ("test", test[:TEST_IMAGES])):
+        for part, pixels in (("train", x[:number]), ("test", test[:TEST_IMAGES])):
             np.save(folder / f"{part}.npy", vaetut.binarize(pixels, "threshold").numpy())
         peers: dict[str, Peer] = {}
         for number, name in enumerate(names):
             command, settings = CONTENDERS[name]
             try:
-                peer = Peer(*command(), SETTINGS | {"threads": threads} | settings, folder / str(number))
+                peer = Peer(*command(), SETTINGS | common | settings, folder / str(number))
                 stack.callback(peer.close)
                 peer.ask("epoch")  # the first one compiles, fills caches, and counts as training
                 peers[name] = peer
@@ -180,11 +190,16 @@ def compare(names: list[str], rounds: int, threads: int) -> None:
                 seconds[name].append(peers[name].ask("epoch"))
         for name, peer in peers.items():
             ratios = [a / b for a, b in zip(seconds[name], seconds[REFERENCE], strict=True)]
+            each, bound = statistics.median(seconds[name]) / number, peer.ask("elbo")
             print(
-                f"{name:<18}{statistics.median(seconds[name]) / IMAGES * 1e6:>10.1f}{spread(ratios)}"
-                f"{peer.ask('elbo'):>10.2f}",
-                flush=True,
+                f"{name:<18}{each * 1e6:>10.1f}{1 / each:>12,.0f}{spread(ratios)}{bound:>10.2f}", flush=True
             )
+            table[name] = {
+                "images_per_second": 1 / each,
+                "time_over_ours": statistics.median(ratios),
+                "elbo": bound,
+            }
+    return table
 
 
 def images() -> tuple[torch.Tensor, torch.Tensor]:
@@ -299,14 +314,34 @@ def main() -> None:
     parser.add_argument(
         "--skip", nargs="*", default=[], choices=["peers", "costs"], help="one of the two tables"
     )
+    parser.add_argument(
+        "--device", default="cpu", help="cpu or cuda; the table of costs is for the CPU alone"
+    )
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[100], metavar="M")
+    parser.add_argument("--images", type=int, default=10_000, help="in an epoch")
+    parser.add_argument("--json", type=Path, help="a file for the tables")
     options = parser.parse_args()
     print(
         f"torch {torch.__version__}, {options.threads} thread{'s' * (options.threads > 1)}, {platform.machine()}, "
         f"{os.cpu_count()} cores; {options.rounds} rounds\n"
     )
+    tables = {}
     if "peers" not in options.skip:
-        compare([REFERENCE, *options.only], options.rounds, options.threads)
-    if "costs" not in options.skip:
+        for size in options.batch_sizes:
+            print(f"batches of {size}")
+            common = {"threads": options.threads, "device": options.device, "batch_size": size}
+            tables[str(size)] = compare([REFERENCE, *options.only], options.rounds, options.images, common)
+    if options.json:
+        device = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor()
+        about = {
+            "torch": torch.__version__,
+            "device": device,
+            "images": options.images,
+            "rounds": options.rounds,
+        }
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(about | {"batch_size": tables}, indent=2) + "\n")
+    if "costs" not in options.skip and options.device == "cpu":
         costs(max(3, options.rounds // 2))
 
 

@@ -33,7 +33,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import vaetut
 from vaetut._support.validate import checks
-from vaetut.aevb import step as loop
+from vaetut.aevb.compiled import compiled_step, compiling
+from vaetut.aevb.step import Communicator, Objective
+from vaetut.aevb.train import eager_step
 
 LATENT = 20
 Steps = Callable[[list[Tensor]], object]
@@ -82,8 +84,8 @@ def kernels(x: Tensor, batch_size: int, hidden_dim: int) -> tuple[Steps, Steps]:
 def ours(model: nn.Module, x: Tensor, compile: bool) -> Steps:
     """The step of `vaetut.train`."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    module = loop.BoundModule(model, vaetut.sgvb_b, 1, x, "dynamic")
-    step = loop.make_step(module, optimizer, loop.Processes(x.device), compile)
+    objective = Objective(model, vaetut.sgvb_b, 1, x, "dynamic")
+    step = (compiled_step if compile else eager_step)(objective, optimizer, Communicator(x.device))
     return lambda batches: [step(index) for index in batches]
 
 
@@ -155,7 +157,7 @@ def main() -> None:
     }
     clock = time.process_time if options.threads == 1 else time.perf_counter
     times: dict[str, list[float]] = {which: [] for which in loops}
-    with loop.compiling(), checks(False):
+    with compiling(), checks(False):
         for k in range(
             options.rounds + 2
         ):  # the first two are not counted: in them, compilers and caches work

@@ -1,4 +1,6 @@
-"""What all tests share: figures are drawn into memory, and one thread computes, as in the book."""
+"""What all tests share: figures are drawn into memory, every test starts alike, some are marked slow from a list."""
+
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -6,6 +8,15 @@ import torch
 from torch.distributions import Distribution
 
 matplotlib.use("agg")
+SLOW = set((Path(__file__).parent / "slow.txt").read_text().split("\n\n", 1)[1].split())
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if getattr(item, "originalname", None) in SLOW:
+            item.add_marker(pytest.mark.slow)
+        if {"browser", "visit"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from vaetut.bounds import elbo_terms, log_evidence, sgvb_a, sgvb_b
 from vaetut.information import kl_divergence
-from vaetut.models import VAE, GreyBernoulli
+from vaetut.models import VAE, GrayBernoulli
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "softplus": torch.nn.functional.softplus}
 
@@ -134,17 +134,17 @@ def test_grey_bernoulli_is_torchs_where_torch_takes_the_value():
     x = torch.rand(3) < 0.5
     for value in (x, x.long(), x.double()):
         for parameters in ({"logits": logits}, {"probs": logits.sigmoid()}):
-            found = GreyBernoulli(**parameters).log_prob(value)
+            found = GrayBernoulli(**parameters).log_prob(value)
             torch.testing.assert_close(found, Bernoulli(**parameters).log_prob(value.double()))
     torch.testing.assert_close(
-        GreyBernoulli(logits=logits).expand((2, 4, 3)).log_prob(x.double()),
+        GrayBernoulli(logits=logits).expand((2, 4, 3)).log_prob(x.double()),
         Bernoulli(logits=logits).log_prob(x.double()).expand(2, 4, 3),
     )
     grey = torch.rand(3, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda t: GreyBernoulli(logits=t).log_prob(grey), logits, check_forward_ad=True
+        lambda t: GrayBernoulli(logits=t).log_prob(grey), logits, check_forward_ad=True
     )
-    assert torch.autograd.gradgradcheck(lambda t: GreyBernoulli(logits=t).log_prob(grey), logits)
+    assert torch.autograd.gradgradcheck(lambda t: GrayBernoulli(logits=t).log_prob(grey), logits)
 
 
 def test_grey_pixels_are_the_mean_over_binarizations():

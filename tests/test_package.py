@@ -18,23 +18,14 @@ from packaging.utils import canonicalize_name
 
 import environment
 import vaetut
-from lock import read_pins, roots
+from lock import belongs_to_cuda, read_pins, roots
+from other_versions import COLAB_PYTHON, lower_bounds
 from vaetut.cli import BOOK, REPOSITORY, main
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = read_pins((ROOT / "requirements.lock").read_text())
-# What Colab had in August 2026: installing vaetut there must replace none of it.
-COLAB = {
-    "torch": "2.11.0",
-    "numpy": "2.0.2",
-    "matplotlib": "3.10.0",
-    "ipywidgets": "7.7.1",
-    "scikit-learn": "1.6.1",
-    "pooch": "1.8.2",
-    "tqdm": "4.67.1",
-    "python": "3.12",
-}
+COLAB = read_pins((ROOT / "tools" / "colab.txt").read_text())
 # Types that functions return, raise or ask for: a chapter meets their values, and need not name them.
 HANDED_OUT = {
     "ElboTerms",
@@ -161,8 +152,11 @@ def test_lock_is_closed():
     for name in set(PINS) & set(installed):
         for line in installed[name].requires or []:
             needed = Requirement(line)
-            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
-                assert canonicalize_name(needed.name) in PINS, f"{name} needs {needed}"
+            wanted = canonicalize_name(needed.name)
+            if belongs_to_cuda(wanted):
+                assert name == "torch", f"{name} needs {needed}"
+            elif needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                assert wanted in PINS, f"{name} needs {needed}"
 
 
 def test_lock_names_no_build_and_no_server():
@@ -174,7 +168,33 @@ def test_lock_names_no_build_and_no_server():
 def test_bounds_let_colab_keep_what_it_has():
     for requirement in map(Requirement, PROJECT["dependencies"]):
         assert requirement.specifier.contains(COLAB[requirement.name]), requirement
-    assert SpecifierSet(PROJECT["requires-python"]).contains(COLAB["python"])
+    assert SpecifierSet(PROJECT["requires-python"]).contains(COLAB_PYTHON)
+
+
+@pytest.mark.parametrize(
+    "name", ["nvidia-cudnn-cu13", "cuda-toolkit", "cuda-bindings", "triton", "torch", "numpy"]
+)
+def test_what_only_the_cuda_build_of_torch_needs(name):
+    assert belongs_to_cuda(name) == (name not in ("torch", "numpy"))
+    assert not belongs_to_cuda(name) or name not in PINS
+
+
+def test_the_lower_bounds_are_exact_versions_of_what_tests_need():
+    bounds = {
+        canonicalize_name(name): version for name, version in (line.split("==") for line in lower_bounds())
+    }
+    for requirement in map(Requirement, PROJECT["dependencies"]):
+        assert requirement.specifier.contains(bounds[canonicalize_name(requirement.name)]), requirement
+        assert str(requirement.specifier) == f">={bounds[canonicalize_name(requirement.name)]}"
+    assert {"scipy", "pytest", "lightning-fabric"} <= set(bounds)
+    assert not {"ruff", "mypy", "jupyter-book"} & set(bounds)
+
+
+def test_the_slow_tests_exist():
+    listed = text("tests/slow.txt").split("\n\n", 1)[1].split()
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in listed if f"def {name}(" not in sources] == []
+    assert listed == sorted(set(listed))
 
 
 def test_conda_environment_is_the_lock():
@@ -189,3 +209,6 @@ def test_python_versions_agree():
     workflow = yaml.safe_load(text(".github/workflows/ci.yml"))
     assert list(environment.TESTED) == classifiers == workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
     assert PROJECT["requires-python"] == f">={environment.TESTED[0]}"
+    other = yaml.safe_load(text(".github/workflows/versions.yml"))["jobs"]
+    used = {name: job["steps"][1]["with"]["python-version"] for name, job in other.items()}
+    assert used == {"lower": environment.TESTED[0], "colab": COLAB_PYTHON}

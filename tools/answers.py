@@ -88,7 +88,9 @@ def try_all(chapter: Path) -> list[Tried]:
         for i, cell in rules.cells(nbformat.read(chapter, as_version=4), "code"):
             run_cell(cell.source, namespace, f"<cell {i}>")
         for checker, answers in read(chapter).items():
-            entries = [(f"right {n}", source, None) for n, source in enumerate(answers.get("right", []), 1)]
+            entries: list[tuple[str, str, str | None]] = [
+                (f"right {n}", source, None) for n, source in enumerate(answers.get("right", []), 1)
+            ]
             entries += [(name, *entry) for name, entry in answers.get("wrong", {}).items()]
             for name, source, words in entries:
                 try:

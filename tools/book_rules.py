@@ -20,12 +20,27 @@ from tex_macros import MACROS
 
 SOLUTION = "hide-cell"
 CELL_METADATA = {"tags", "mystnb", "cellView", "jupyter"}
-# The first code cell of every notebook. It ends with a statement, not with a value and `;`, which nbval would show.
-SET_UP = """\
+REPOSITORY = "https://github.com/vaetut/vaetut"
+CHANGELOG = Path(__file__).resolve().parent.parent / "CHANGELOG.md"
+
+
+def release_of(changelog: str) -> str:
+    """The tag of the newest version in a changelog, with an @ before it; nothing while that is unreleased."""
+    newest = re.search(r"^## \[?(\d[\w.]*)\]?(.*)$", changelog, re.M)
+    return f"@v{newest[1]}" if newest and "unreleased" not in newest[2].lower() else ""
+
+
+def set_up(release: str) -> str:
+    """The first code cell of every notebook, which installs the package where it is not there.
+
+    A page must meet the code that it was written with, so a released book installs that release. The cell ends with a
+    statement, not with a value and `;`, which nbval would show.
+    """
+    return f"""\
 try:
     import vaetut
 except ModuleNotFoundError:  # on Colab, for instance
-    %pip install --quiet git+https://github.com/vaetut/vaetut
+    %pip install --quiet git+{REPOSITORY}{release}
     import vaetut
 
 import torch
@@ -33,6 +48,9 @@ import torch
 vaetut.plots.use_style()
 torch.manual_seed(0)
 torch.set_default_dtype(torch.float64)  # checks to 1e-9 need double precision"""
+
+
+SET_UP = set_up(release_of(CHANGELOG.read_text(encoding="utf-8")) if CHANGELOG.exists() else "")
 KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -77,7 +95,7 @@ def verifications(notebook: NotebookNode) -> list[Found]:
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "verify":
                 label = node.args[0] if node.args else None
                 plain = isinstance(label, ast.Constant) and isinstance(label.value, str)
-                found.append(Found(label.value if plain else None, i))
+                found.append(Found(ast.literal_eval(node.args[0]) if plain else None, i))
     return found
 
 
@@ -110,7 +128,7 @@ def section_end(notebook: NotebookNode, cell: int) -> int:
 
 
 def every_equation_is_verified(notebook: NotebookNode) -> list[str]:
-    """Each display is labelled, and its label has one verify, in a later cell of the same section."""
+    """Each display is labeled, and its label has one verify, in a later cell of the same section."""
     found, checks = equations(notebook), verifications(notebook)
     problems = [f"cell {i}: a display without a label" for label, i in found if label is None]
     problems += [
@@ -231,8 +249,8 @@ def outputs_are_clean(notebook: NotebookNode) -> list[str]:
                 problems.append(f"cell {i}: a live widget, whose id is different in every run")
             text = "".join(v for k, v in data.items() if k.startswith("text/") and isinstance(v, str))
             text = re.sub(
-                r"base64,[\w+/=]+|\biVBOR[\w+/=]+", "", text
-            )  # PNGs, alone or in an explorer's list
+                r"base64,[\w+/=]+|\b(?:iVBOR|UklGR)[\w+/=]+", "", text
+            )  # pictures, alone or in an explorer's list
             if address := re.search(r"\b0x[0-9a-fA-F]{5,}", text):
                 problems.append(f"cell {i}: a memory address, {address[0]}")
             if path := re.search(

@@ -51,7 +51,7 @@ def closure() -> tuple[dict[str, str], dict[str, str]]:
     while todo:
         requirement, extra = todo.pop()
         name = canonicalize_name(requirement.name)
-        if (name, extra) in seen:
+        if (name, extra) in seen or belongs_to_cuda(name):
             continue
         seen.add((name, extra))
         try:
@@ -63,9 +63,19 @@ def closure() -> tuple[dict[str, str], dict[str, str]]:
             child = Requirement(text)
             if child.marker is None or child.marker.evaluate({"extra": extra}):
                 todo += [(child, part) for part in ("", *child.extras)]
+            elif belongs_to_cuda(canonicalize_name(child.name)):
+                continue
             elif "extra" not in str(child.marker) and "python_version <" not in str(child.marker):
                 elsewhere[canonicalize_name(child.name)] = str(child.marker)
     return pins, elsewhere
+
+
+def belongs_to_cuda(name: str) -> bool:
+    """Whether only torch's CUDA build needs the package. The lock holds for every build, so it pins none of these.
+
+    torch itself asks for exact versions of nearly all of them.
+    """
+    return bool(re.match(r"(nvidia|cuda)-|triton$", name))
 
 
 def read_pins(text: str) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
     python tools/notebooks.py                                           # all of them
     python tools/notebooks.py book/02-variational-lower-bound.ipynb     # or these
+    python tools/notebooks.py --counts                                  # none, only the counts
 
 Outputs and execution counts are made anew, and the file is brought into one form: readable cell ids, no metadata
-but what the book needs, no times, no paths. A notebook that fails is left as it was. At the end the count of
-equations in README.md and book/index.md is brought up to date.
+but what the book needs, no times, no paths. A notebook that fails is left as it was. At the end the counts of
+equations and of their wrong versions in README.md and book/index.md are brought up to date.
 """
 
 import os
@@ -26,12 +27,17 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 import book_rules as rules
+from vaetut._support import files
+from wrong_versions import count_versions
 
 ROOT = Path(__file__).resolve().parent.parent
-COUNT = re.compile(r"\b\d+ equations, \d+ verified")
+COUNT = re.compile(r"\b\d+ equations, \d+ verified(, \d+ wrong versions rejected)?")
 
 
 def main() -> int:
+    if sys.argv[1:] == ["--counts"]:
+        write_counts()
+        return 0
     paths = [Path(name) for name in sys.argv[1:]] or sorted((ROOT / "book").glob("*.ipynb"))
     failed = 0
     for path in paths:
@@ -77,7 +83,7 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
     seen: set[str] = set()
     first_code = next((cell for _, cell in rules.cells(notebook, "code")), None)
     for i, cell in enumerate(notebook.cells):
-        if cell is first_code:
+        if first_code is not None and cell is first_code:
             cell.id = "set-up"
             if "import vaetut" in cell.source:
                 cell.source = rules.SET_UP
@@ -130,22 +136,25 @@ def unique(name: str, taken: set[str]) -> str:
 def write(path: Path, new: str, old: str) -> None:
     """Replace the file in one step, and only if it changes."""
     if new != old:
-        part = path.with_suffix(".part")
-        part.write_text(new, encoding="utf-8")
-        part.replace(path)
+        files.atomically(path, lambda part: part.write_text(new, encoding="utf-8"))
 
 
 def write_counts() -> None:
-    """Bring the phrase 'N equations, N verified' up to date where it stands."""
-    labels, checked = count_equations()
+    """Bring the phrase 'N equations, N verified, N wrong versions rejected' up to date where it stands."""
     for path in (ROOT / "README.md", ROOT / "book" / "index.md"):
         if path.exists():
             old = path.read_text(encoding="utf-8")
-            write(path, COUNT.sub(f"{labels} equations, {checked} verified", old), old)
+            write(path, COUNT.sub(counts(), old), old)
+
+
+def counts() -> str:
+    """What the book claims, counted."""
+    labels, checked = count_equations()
+    return f"{labels} equations, {checked} verified, {count_versions()} wrong versions rejected"
 
 
 def count_equations() -> tuple[int, int]:
-    """How many labelled equations the book has, and how many of them have their verify."""
+    """How many labeled equations the book has, and how many of them have their verify."""
     notebooks = [nbformat.read(path, as_version=4) for path in sorted((ROOT / "book").glob("*.ipynb"))]
     labels = [found.label for notebook in notebooks for found in rules.equations(notebook) if found.label]
     checks = {found.label for notebook in notebooks for found in rules.verifications(notebook)}

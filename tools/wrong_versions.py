@@ -31,6 +31,7 @@ import threading
 import tomllib
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,7 +131,8 @@ def change(label: str, name: str, source: str, old: str, new: str) -> Variant | 
 def try_versions(chapter: Path, versions: Versions) -> list[Outcome]:
     """Run the chapter and try each of its wrong versions at the check that must reject it."""
     notebook = nbformat.read(chapter, as_version=4)
-    outcomes, variants = [], []
+    outcomes: list[Outcome] = []
+    variants: list[Variant] = []
     cells = {found.label: found.cell for found in rules.verifications(notebook) if found.label}
     for label, entries in versions.items():
         for name, (old, new) in entries.items():
@@ -138,7 +140,10 @@ def try_versions(chapter: Path, versions: Versions) -> list[Outcome]:
                 outcomes.append(Outcome(label, name, "no cell verifies this label"))
                 continue
             found = change(label, name, notebook.cells[cells[label]].source, old, new)
-            (variants if isinstance(found, Variant) else outcomes).append(found)  # type: ignore[arg-type]
+            if isinstance(found, Variant):
+                variants.append(found)
+            else:
+                outcomes.append(found)
     return outcomes + try_variants(notebook, chapter.parent, variants)
 
 
@@ -156,7 +161,7 @@ def try_variants(
                 break
             for variant in variants:
                 if cells[variant.label] == i:
-                    status, detail = in_child(lambda v=variant: judge(v, namespace), seconds)
+                    status, detail = in_child(partial(judge, variant, namespace), seconds)
                     outcomes.append(Outcome(variant.label, variant.name, status, detail))
             try:
                 run_cell(cell.source, namespace, f"<cell {i}>")

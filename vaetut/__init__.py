@@ -1,10 +1,38 @@
 """The method of the variational auto-encoder, in small functions on `torch.distributions` objects.
 
-Each module belongs to a chapter of the book of the same name, <https://github.com/vaetut/vaetut>.
+Each chapter of the book has its code behind one door:
+
+==============================  ==================================================
+chapter (book/)                 module
+==============================  ==================================================
+00-a-vae-in-half-an-hour        none: plain PyTorch
+01-latent-variable-models       `vaetut.exact`, `vaetut.quadrature`
+02-variational-lower-bound      `vaetut.bounds.elbo`
+03-entropy-cross-entropy-kl     `vaetut.information`
+04-gradients-of-expectations    `vaetut.gradients`
+05-sgvb                         `vaetut.bounds.elbo`
+06-reparameterization-trick     `vaetut.reparam`
+07-inverse-cdf                  `vaetut.reparam.inverse_cdf`
+08-location-scale               `vaetut.reparam.location_scale`
+09-composition                  `vaetut.reparam.composition`
+10-implicit                     `vaetut.reparam.implicit`
+11-variational-autoencoder      `vaetut.models`, `vaetut.aevb`, `vaetut.data`
+12-paper-experiments            `vaetut.experiments`
+13-tighter-bounds               `vaetut.bounds.importance`
+14-field-guide-to-bugs          all
+==============================  ==================================================
+
+The distributions that torch lacks (chapters 7 to 9) are in `vaetut.distributions`; what every chapter shows with,
+`verify`, `explore` and `plots`, is in `vaetut.teaching`, and the command line in `vaetut.cli`.
+The book: <https://github.com/vaetut/vaetut>.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from vaetut import distributions, reparam
-from vaetut.aevb import History, train
+from vaetut._support.validate import checks
+from vaetut.aevb import History, load_model, save_model, train
 from vaetut.bounds import (
     ElboTerms,
     cubo_bound,
@@ -12,12 +40,14 @@ from vaetut.bounds import (
     elbo_terms,
     iwae_bound,
     log_evidence,
+    log_weights,
     minibatch_bound,
     sgvb_a,
     sgvb_b,
     sticking_the_landing,
 )
 from vaetut.data import ImageData, binarize, load
+from vaetut.distributions import Truncated
 from vaetut.exact import DiscreteMixture, LatentVariableModel, LinearGaussian
 from vaetut.gradients import (
     GradientStatistics,
@@ -39,9 +69,11 @@ from vaetut.information import (
 from vaetut.models import VAE
 from vaetut.quadrature import expectation, integrate
 from vaetut.reparam import catalogue, families, register_reparameterization, reparameterize
-from vaetut.teaching import plots
-from vaetut.teaching.explore import Explorer, explore
 from vaetut.teaching.verify import VerificationError, verify
+
+if TYPE_CHECKING:  # type checkers and editors see them; at run time they load when first used
+    from vaetut.teaching import plots
+    from vaetut.teaching.explore import Explorer, explore
 
 __version__ = "0.1.0"
 
@@ -56,9 +88,11 @@ __all__ = [
     "ImageData",
     "LatentVariableModel",
     "LinearGaussian",
+    "Truncated",
     "VerificationError",
     "binarize",
     "catalogue",
+    "checks",
     "cross_entropy",
     "cubo_bound",
     "distributions",
@@ -73,7 +107,9 @@ __all__ = [
     "iwae_bound",
     "kl_divergence",
     "load",
+    "load_model",
     "log_evidence",
+    "log_weights",
     "measure_valued",
     "minibatch_bound",
     "monte_carlo",
@@ -85,6 +121,7 @@ __all__ = [
     "register_reparameterization",
     "reparam",
     "reparameterize",
+    "save_model",
     "score_function",
     "sgvb_a",
     "sgvb_b",
@@ -92,3 +129,25 @@ __all__ = [
     "train",
     "verify",
 ]
+
+# Matplotlib takes several times as long to import as all the mathematics: what needs it loads when first used.
+_LAZY = {
+    "Explorer": "vaetut.teaching.explore",
+    "explore": "vaetut.teaching.explore",
+    "plots": "vaetut.teaching.plots",
+}
+
+if not TYPE_CHECKING:  # a type checker must go on reporting names that do not exist
+
+    def __getattr__(name: str) -> Any:
+        """Import what is in ``_LAZY`` when it is first asked for (PEP 562)."""
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(_LAZY[name])
+        found = module if name == "plots" else getattr(module, name)
+        globals()[name] = found  # from now on without this function
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

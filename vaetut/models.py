@@ -5,15 +5,17 @@
 
 import numbers
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal
-from torch.nn.functional import logsigmoid
+from torch.distributions import Distribution, Independent, Normal
 
 from vaetut._support.validate import one_of, positive_int
+from vaetut.distributions.gray_bernoulli import GrayBernoulli, is_bernoulli
 from vaetut.exact import LatentVariableModel
+
+__all__ = ["VAE", "AutoEncoder", "GrayBernoulli", "is_bernoulli"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
 
@@ -45,27 +47,6 @@ class AutoEncoder(LatentVariableModel, Protocol):
 
     def encode(self, x: Tensor) -> Distribution:
         """The approximate posterior q(z|x) for ``x [..., data]``: batch shape ``[...]``, event shape ``[latent]``."""
-
-
-class GreyBernoulli(Bernoulli):
-    r"""A Bernoulli whose ``log_prob`` takes grey pixels: $x \log p + (1 - x) \log (1 - p)$ for x in [0, 1].
-
-    That is the expectation of the log-probability over black and white pixels that are drawn with the grey values as
-    their probabilities. At 0 and 1 it is torch's own, in fewer passes over memory. Each pixel's term is right to the
-    last digits, and so is a sum over decided pixels; at logits of 1e38 it is finite. Values outside of [0, 1] are
-    refused by the bounds, not here.
-
-    Example:
-        >>> GreyBernoulli(logits=torch.tensor([0.0, 100.0])).log_prob(torch.tensor([0.5, 0.0]))
-        tensor([  -0.6931, -100.0000])
-    """
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log-probability in nats, in the shape that ``value`` and the parameters broadcast to."""
-        # x t - softplus(t) = log σ(t) + (x - 1) t. Summed over pixels first, the two terms would leave the rounding
-        # error of a large sum where the result is small; pixel by pixel they cancel to the last digit.
-        x = value if value.is_floating_point() else value.to(self.logits.dtype)
-        return torch.addcmul(logsigmoid(self.logits), self.logits, x - 1)
 
 
 class VAE(nn.Module):
@@ -171,7 +152,7 @@ class VAE(nn.Module):
 
         Any number of leading dimensions, such as ``[num_samples, batch]``, goes through the network at once.
 
-        The Bernoulli is a `GreyBernoulli`, whose ``log_prob`` takes grey pixels, too.
+        The Bernoulli is a `GrayBernoulli`, whose ``log_prob`` takes grey pixels, too.
 
         Raises:
             TypeError: if z is no tensor of the parameters' dtype.
@@ -183,7 +164,7 @@ class VAE(nn.Module):
             return _normal(output)
         if self.log_noise_scale is not None:
             return _gaussian(output, self.log_noise_scale.exp().expand_as(output))
-        return Independent(GreyBernoulli(logits=output, validate_args=False), 1, validate_args=False)
+        return Independent(GrayBernoulli(logits=output, validate_args=False), 1, validate_args=False)
 
     def extra_repr(self) -> str:
         """The constructor's arguments, for ``repr``."""
@@ -205,21 +186,6 @@ class VAE(nn.Module):
                 f"{name} must have shape [..., {width}] for this model, got {tuple(value.shape)}"
             )
         return value
-
-
-def is_bernoulli(likelihood: Distribution) -> bool:
-    """Whether ``likelihood`` is one of black and white pixels: ``Independent(Bernoulli(...), n)``.
-
-    Of such a likelihood the bounds demand data in [0, 1], and `vaetut.train` draws black and white pixels from grey.
-
-    Example:
-        >>> is_bernoulli(VAE(data_dim=4, latent_dim=2).likelihood(torch.zeros(2)))
-        True
-    """
-    base: Any = likelihood
-    while isinstance(base, Independent):
-        base = base.base_dist
-    return isinstance(base, Bernoulli) and base is not likelihood
 
 
 def _widths(hidden_dim: int | Sequence[int]) -> tuple[int | tuple[int, ...], tuple[int, ...]]:

@@ -65,7 +65,7 @@ def make(x: Any, test: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
     """Build the model and its loader."""
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
-    model = Model(x.shape[1], settings["hidden_dim"], settings["latent_dim"])
+    model = Model(x.shape[1], settings["hidden_dim"], settings["latent_dim"]).to(settings["device"])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     tensors = TensorDataset(torch.from_numpy(x), torch.zeros(len(x), dtype=torch.int64))
     images: Dataset[Any] = Pictures(x) if settings.get("pictures") else tensors
@@ -75,7 +75,7 @@ def make(x: Any, test: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
         model.train()
         total = 0.0
         for pixels, _ in loader:
-            batch = pixels.view(len(pixels), -1)
+            batch = pixels.to(settings["device"]).view(len(pixels), -1)
             optimizer.zero_grad()
             probabilities, mean, log_variance = model(batch)
             cross_entropy = nn.functional.binary_cross_entropy(probabilities, batch, reduction="sum")
@@ -85,10 +85,14 @@ def make(x: Any, test: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
             loss.backward()
             total += loss.item()
             optimizer.step()
+        if settings["device"] != "cpu":
+            torch.cuda.synchronize()
         return total
 
     return epoch, lambda: elbo(
-        lambda images: torch.cat(model.encode(images), -1), model.logits, torch.from_numpy(test)
+        lambda images: torch.cat(model.encode(images), -1),
+        model.logits,
+        torch.from_numpy(test).to(settings["device"]),
     )
 
 

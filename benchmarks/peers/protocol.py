@@ -28,7 +28,8 @@ def serve(make: Callable[[Any, Any, dict[str, Any]], tuple[Epoch, Elbo]]) -> Non
     settings = json.loads((folder / "settings.json").read_text())
     if hasattr(os, "sched_setaffinity"):  # so many cores for every peer, whatever pool of threads it makes
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings["threads"]])
-    clock = time.process_time if settings["threads"] == 1 else time.perf_counter
+    on_one_core = settings["threads"] == 1 and settings["device"] == "cpu"
+    clock = time.process_time if on_one_core else time.perf_counter
     answers = os.fdopen(os.dup(1), "w")
     with contextlib.redirect_stdout(sys.stderr):  # what a package prints is no answer
         epoch, elbo = make(np.load(folder / "train.npy"), np.load(folder / "test.npy"), settings)

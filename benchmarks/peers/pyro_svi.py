@@ -17,7 +17,8 @@ def make(x: Any, test: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
     pyro.set_rng_seed(0)
     pyro.enable_validation(False)
     encoder, decoder = networks(x.shape[1], settings)
-    data = torch.from_numpy(x)
+    encoder, decoder = encoder.to(settings["device"]), decoder.to(settings["device"])
+    data = torch.from_numpy(x).to(settings["device"])
 
     def model(batch: Tensor) -> None:
         pyro.module("decoder", decoder)
@@ -35,9 +36,13 @@ def make(x: Any, test: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=Trace_ELBO())
 
     def epoch() -> float:
-        return sum(svi.step(data[index]) for index in torch.randperm(len(data)).split(settings["batch_size"]))
+        order = torch.randperm(len(data), device=data.device)
+        total = sum(svi.step(data[index]) for index in order.split(settings["batch_size"]))
+        if settings["device"] != "cpu":
+            torch.cuda.synchronize()
+        return total
 
-    return epoch, lambda: elbo(encoder, decoder, torch.from_numpy(test))
+    return epoch, lambda: elbo(encoder, decoder, torch.from_numpy(test).to(settings["device"]))
 
 
 serve(make)

@@ -7,7 +7,6 @@ import torch
 from protocol import serve
 
 import vaetut
-import vaetut.aevb
 
 
 def make(x: Any, test: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
@@ -18,15 +17,9 @@ def make(x: Any, test: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
     go, done = threading.Semaphore(0), threading.Semaphore(0)
     problems = []
 
-    class Bar(vaetut.aevb.tqdm):  # type: ignore[misc, name-defined]
-        """`vaetut.train` moves its progress bar once an epoch."""
-
-        def update(self, n: int = 1) -> None:
-            super().update(n)
-            done.release()
-            go.acquire()
-
-    vaetut.aevb.tqdm = Bar  # type: ignore[attr-defined]
+    def end_of_epoch(history: Any) -> None:
+        done.release()
+        go.acquire()
 
     def train() -> None:
         try:
@@ -37,6 +30,8 @@ def make(x: Any, test: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
                 batch_size=settings["batch_size"],
                 binarize="none",  # the images are black and white already
                 compile=settings["compile"],
+                device=settings["device"],
+                on_epoch=end_of_epoch,
             )
         except BaseException as error:
             problems.append(error)
@@ -55,7 +50,7 @@ def make(x: Any, test: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
 
     def elbo() -> float:
         with torch.no_grad():
-            images = torch.from_numpy(test)
+            images = torch.from_numpy(test).to(settings["device"])
             return vaetut.sgvb_b(model, model.encode(images), images, 10).mean().item()
 
     return epoch, elbo

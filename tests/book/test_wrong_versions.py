@@ -6,7 +6,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import wrong_versions as tool
 
-pytestmark = pytest.mark.book
 CHAPTERS = tool.chapters()
 
 

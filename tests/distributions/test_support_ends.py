@@ -7,7 +7,7 @@ import torch
 from torch import distributions as td
 
 from vaetut import distributions as vd
-from vaetut.distributions._support import support_ends, support_moves
+from vaetut.distributions.support import support_ends, support_moves
 
 
 def leaf(value):

@@ -1,11 +1,12 @@
 """The figure of the experiments' curves."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from matplotlib.colors import to_hex
 
-from vaetut.experiments import charts
+from vaetut.experiments import charts, read_json
 from vaetut.teaching.plots import COLORS
 
 
@@ -50,3 +51,12 @@ def test_the_ticks_are_few_and_readable(samples: list[int]) -> None:
 def test_an_unknown_panel_is_named() -> None:
     with pytest.raises(ValueError, match="latent_dim"):
         charts.curves(made("latent_dim", [3], [10_000]), "latent", "bound")
+
+
+@pytest.mark.parametrize(("figure", "panel"), [("figure2", "latent_dim"), ("figure3", "train_size")])
+def test_the_books_results_can_be_drawn(figure: str, panel: str) -> None:
+    stored = read_json(Path(__file__).parents[2] / "book" / "results" / f"{figure}.json")
+    assert stored is not None
+    drawn = charts.curves(stored, panel, "nats")
+    lines = [line for ax in drawn.axes if ax.axison for line in ax.lines if len(line.get_xdata()) > 1]
+    assert len(lines) == 2 * len(stored["curves"])  # training and test

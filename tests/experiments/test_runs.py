@@ -109,6 +109,15 @@ def test_figure_3_has_three_algorithms() -> None:
     assert all(-64 < curve["points"][-1]["test"] < -15 for curve in made["curves"])
 
 
+def test_monte_carlo_em_with_each_rate(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"train_sizes": [200], "latent_dim": 2, "hidden_dim": 10, "evaluated": 20}
+    made = figure3.run_rates("digits", samples=10_000, state_dir=tmp_path, **small)
+    assert [curve["learning_rate"] for curve in made["curves"]] == [0.01, 0.02, 0.1]
+    assert len({curve["points"][-1]["train"] for curve in made["curves"]}) == 3
+    again = figure3.run_rates("digits", samples=10_000, state_dir=tmp_path, **small)
+    assert numbers(again) == numbers(made)
+
+
 def test_figure_4_also_draws_from_the_models_of_figure_2(tmp_path: Path) -> None:
     small: dict[str, Any] = {"hidden_dim": 10, "state_dir": tmp_path}
     figure2.run("digits", samples=10_000, latent_dims=[3], methods=["AEVB"], trial_samples=500, **small)
@@ -161,10 +170,32 @@ def test_the_command_line_runs_and_continues(tmp_path: Path, capsys: pytest.Capt
 def test_processes_that_share_the_curves_give_those_of_one(tmp_path: Path) -> None:
     few: dict[str, Any] = {"samples": 14_700, **SMALL}
     whole = figure2.run("digits", **few)
-    for k in (1, 2):
-        part = figure2.run("digits", share=(k, 2), state_dir=tmp_path, **few)
-        assert numbers(part) == numbers(whole)[k - 1 :: 2]
-    assert numbers(figure2.run("digits", **few | {"samples": 10_000}, state_dir=tmp_path)) == numbers(whole)
+    shared = figure2.run("digits", jobs=2, state_dir=tmp_path, **few)
+    assert numbers(shared) == numbers(whole)
+    assert [curve["trials"] for curve in shared["curves"]] == [curve["trials"] for curve in whole["curves"]]
+    # and this process goes on from what they have left
+    assert len(numbers(figure2.run("digits", **few | {"samples": 21_500}, state_dir=tmp_path))[0]) == 3
+
+
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(TypeError, match="hidden_dims"):
+        figure2.run("digits", hidden_dims=3)
+
+
+@pytest.mark.parametrize("figure", [figure3, figure4])
+def test_a_device_that_a_figure_cannot_use_is_refused(figure: Any) -> None:
+    with pytest.raises(ValueError, match="device must be 'cpu'"):
+        figure.run("digits", samples=10_000, device="cuda")
+
+
+def test_a_rate_can_be_tried_for_the_whole_run() -> None:
+    small: dict[str, Any] = {"train_sizes": [200], "hidden_dim": 10, "evaluated": 20, "methods": ["AEVB"]}
+    made = figure3.run("digits", samples=10_000, latent_dim=2, **small)
+    (curve,) = made["curves"]
+    assert made["trial_samples"] == 10_000
+    best = max(curve["trials"], key=lambda rate: curve["trials"][rate])
+    assert curve["learning_rate"] == float(best)
+    assert curve["trials"][best] == pytest.approx(curve["points"][-1]["train"], abs=0.006)
 
 
 def test_jobs_on_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

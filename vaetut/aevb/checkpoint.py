@@ -7,38 +7,37 @@ the file. The hash finds damage; it is no signature, and whoever wants to can wr
 """
 
 import functools
-import hashlib
-import io
 import os
-import secrets
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vaetut.models import VAE
+from vaetut._support.files import read_signed, refused, write_signed
+from vaetut.aevb.history import History
+from vaetut.aevb.model_file import constructor_arguments, deserialized, serialized
+from vaetut.aevb.source import form
+from vaetut.aevb.untracked import Watch
 
-VERSION = 1
-_MARK = b"\nvaetut checkpoint "
-_END = len(_MARK) + 4 + 1 + 64 + 1  # the mark, the version in four digits, a space, the hash, a line break
-_PARTS: dict[str, type] = {
-    "epoch": int,
-    "model": dict,
-    "arguments": dict,
-    "optimizer": dict,
-    "random_states": list,
-    "history": dict,
-    "configuration": dict,
-}
+_REQUIRED = ("epoch", "model", "arguments", "optimizer", "random_states", "history", "configuration")
 
 
-class Keeper:
+class CheckpointWriter:
     """Keeps the state of a run in the file ``path``; without a path it does nothing.
 
+    Args:
+        path: of the file.
+        configuration: what a run that goes on must have in common with this one.
+        model: the model.
+        parts: what else has a state, by the name of its entry in the file.
+        state: the user's own objects with a state, by name.
+        watch: of what has a state that is in no entry.
+
     Raises:
-        TypeError: if the state is of a kind that could not be read again.
+        TypeError: if a state is of a kind that could not be read again.
     """
 
     def __init__(
@@ -46,67 +45,98 @@ class Keeper:
         path: Path | None,
         configuration: dict[str, Any],
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        parts: dict[str, Any],
+        state: dict[str, Any],
+        watch: Watch | None,
     ) -> None:
         self.path = path
         self.configuration = configuration
         self.model = model
-        self.optimizer = optimizer
-        for name, part in (("model", model), ("optimizer", optimizer)) if path is not None else ():
-            try:
-                torch.load(io.BytesIO(_serialized(part.state_dict())), weights_only=True)
-            except Exception as error:  # pickle has many
-                raise TypeError(
-                    f"{name} must have a state_dict of tensors and plain values, to be kept in a checkpoint: "
-                    f"{type(error).__name__} for that of {type(part).__name__}"
-                ) from error
+        self.parts = parts
+        self.state = state
+        self.watch = watch
+        self.untracked: list[str] = []
+        if path is not None:
+            for name, value in {"model": model, **parts}.items():
+                _require_readable(name, value)
+            for name, value in state.items():
+                _require_readable(f"state[{name!r}]", value)
 
-    def load(self, epochs: int) -> dict[str, Any] | None:
-        """Give the model and the optimizer the state in the file, and return all that is in it.
+    def load(self, epochs: int) -> tuple[History, list[Any]] | None:
+        """Give the model and all else its state in the file; return the history and the random states.
 
         Nothing is changed if the file does not fit. Without a file there is nothing to load: None.
         """
         if self.path is None or not self.path.exists():
             return None
         content = read(self.path)
-        _same(self.path, content["configuration"], self.configuration)
+        require_equal(self.path, content["configuration"], self.configuration)
+        if content.get("untracked"):
+            raise _refused(
+                self.path,
+                f"cannot be resumed: in the course of its run there changed {'; '.join(content['untracked'])}, and it "
+                "does not hold that. Give what changes a state_dict and load_state_dict, and pass it as state",
+            )
         if epochs < content["epoch"]:
             raise ValueError(
                 f"epochs must be at least {content['epoch']}, which the run in checkpoint {self.path} has "
                 f"reached, got {epochs}: it is the number of all epochs, not of those to come"
             )
-        _fill(self.path, content, self.model, self.optimizer)
-        return content
+        now = {name: form(value) for name, value in self.model.state_dict().items()}
+        require_equal(self.path, {name: form(value) for name, value in content["model"].items()}, now)
+        try:
+            history = History(**content["history"])
+            torch.Generator().set_state(content["random_states"][0][0])
+            for name, value in self.parts.items():
+                value.load_state_dict(content[name])
+            for name, value in self.state.items():
+                value.load_state_dict(content["state"][name])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+            raise _refused(self.path, f"does not fit the run ({type(error).__name__}: {error})") from error
+        self.model.load_state_dict(content["model"])
+        return history, content["random_states"]
 
-    def save(
-        self, epoch: int, history: dict[str, list[float]], random_states: Callable[[], Any], rank: int
-    ) -> None:
-        """Write the state at the end of an epoch. Only the first of several processes writes."""
+    def save(self, epoch: int, history: History, random_states: Callable[[], Any], rank: int) -> None:
+        """Write the state at the end of an epoch. Only the first rank writes."""
         if self.path is None:
             return
         states = random_states()
-        if rank == 0:
-            _write(
-                self.path,
-                {
-                    "epoch": epoch,
-                    "model": self.model.state_dict(),
-                    "arguments": arguments(self.model),
-                    "optimizer": self.optimizer.state_dict(),
-                    "random_states": states,
-                    "history": history,
-                    "configuration": self.configuration,
-                },
+        if rank != 0:
+            return
+        content = {
+            "epoch": epoch,
+            "model": self.model.state_dict(),
+            "arguments": constructor_arguments(self.model),
+            **{name: part.state_dict() for name, part in self.parts.items()},
+            "random_states": states,
+            "history": history.to_dict(),
+            "configuration": self.configuration,
+        }
+        if self.state:
+            content["state"] = {name: value.state_dict() for name, value in self.state.items()}
+        if untracked := self._untracked():
+            content["untracked"] = untracked
+        write_signed(self.path, serialized(content))
+
+    def _untracked(self) -> list[str]:
+        """What has changed since the beginning and is in no entry. It is told once."""
+        found = self.watch.changed() if self.watch is not None else []
+        if set(found) - set(self.untracked):
+            warnings.warn(
+                f"this run cannot be resumed from its checkpoint, which does not hold {'; '.join(found)}. Give what "
+                "changes a state_dict and load_state_dict, and pass it as state",
+                stacklevel=6,  # whoever called train
             )
+        self.untracked = sorted({*found, *self.untracked})
+        return self.untracked
 
 
-def place(path: Any, resume: bool) -> Path:
+def resolve_path(path: Any, resume: bool) -> Path:
     """The file that ``checkpoint`` names, once it is clear that it can be written, and may be."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"checkpoint must be a path, got {type(path).__name__}")
-    file = Path(
-        os.path.realpath(Path(path).expanduser())
-    )  # behind a link, the file is replaced and not the link
+    # behind a link, the file is replaced and not the link
+    file = Path(os.path.realpath(Path(path).expanduser()))
     if file.is_dir():
         raise ValueError(f"checkpoint must be the path of a file, got the folder {file}")
     if not file.parent.is_dir():
@@ -119,93 +149,6 @@ def place(path: Any, resume: bool) -> Path:
             "or delete it"
         )
     return file
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint, so that at each moment there is a whole one at ``path``: this one or that before it."""
-    payload = _serialized(content)
-    temporary = path.with_name(
-        f".{path.name}.{secrets.token_hex(8)}.part"
-    )  # the same folder: a rename is atomic
-    try:
-        with open(temporary, "xb") as file:
-            file.write(payload + _end(payload))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the new name is on the disk only when its folder is
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _end(payload: bytes) -> bytes:
-    return _MARK + b"%04d " % VERSION + hashlib.sha256(payload).hexdigest().encode() + b"\n"
-
-
-def _serialized(content: dict[str, Any]) -> bytes:
-    """What ``torch.save`` makes of ``content``."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of a checkpoint: ``epoch``, ``model``, ``optimizer``, ``history``, ``configuration`` and so on.
-
-    Raises:
-        ValueError: if the file is not one that `vaetut.train` wrote, is cut short, or was changed since. It is left as
-            it is.
-    """
-    content = Path(path).read_bytes()
-    payload, end = content[:-_END], content[-_END:]
-    if not end.startswith(_MARK):
-        if content[:2] == b"PK":
-            raise _refused(path, "is cut short, or was written by something else than vaetut.train")
-        raise _refused(path, "was not written by vaetut.train")
-    version = end[len(_MARK) : len(_MARK) + 4]
-    if version.isdigit() and int(version) != VERSION:
-        raise _refused(path, f"has format {int(version)}, this vaetut reads format {VERSION}")
-    if end != _end(payload):
-        raise _refused(path, "was damaged or changed: its SHA-256 is not the one that it ends with")
-    try:
-        found = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
-    except Exception as error:  # whatever a file that is not ours makes of torch.load
-        raise _refused(path, f"cannot be read ({type(error).__name__})") from error
-    problem = _problem(found)
-    if problem:
-        raise _refused(path, problem)
-    return found
-
-
-def load_vae(path: str | os.PathLike[str]) -> VAE:
-    """The `vaetut.VAE` in a checkpoint, on the CPU and in evaluation mode.
-
-    Raises:
-        ValueError: as `read`, and if the model in the checkpoint is none, or is not what its arguments make.
-    """
-    content = read(path)
-    if not content["arguments"]:
-        raise _refused(path, f"holds a {content['configuration'].get('model')}, and no VAE")
-    try:
-        with torch.device("meta"):  # no random numbers are drawn
-            model = VAE(**content["arguments"])
-        model.load_state_dict(content["model"], assign=True)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise _refused(path, f"holds a VAE that is not what its arguments make ({error})") from error
-    return model.eval()
-
-
-def arguments(model: nn.Module) -> dict[str, Any]:
-    """What `vaetut.VAE` is to be called with to make a model like this one; nothing for other models."""
-    if type(model) is not VAE:
-        return {}
-    names = ("data_dim", "latent_dim", "hidden_dim", "activation")
-    return {name: getattr(model, name) for name in names} | {"likelihood": model.likelihood_name}
 
 
 def function_name(function: Any) -> str:
@@ -223,104 +166,26 @@ def function_name(function: Any) -> str:
     return f"{module}.{named.__qualname__}"
 
 
-def fingerprint(x: Tensor | None) -> str | None:
-    """Dtype, shape and the first half of the SHA-256 of a tensor's values."""
-    if x is None:
-        return None
-    values = x.detach().cpu().contiguous()
-    return f"{_form(x)} {hashlib.sha256(values.numpy().data).hexdigest()[:32]}"
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a checkpoint: ``epoch``, ``model``, ``optimizer``, ``history``, ``configuration`` and so on.
+
+    Raises:
+        ValueError: if the file is not one that `vaetut.train` wrote, is cut short, or was changed since. It is left as
+            it is.
+    """
+    content = deserialized(read_signed(path, "checkpoint"), path, "checkpoint")
+    if not set(_REQUIRED) <= set(content):
+        raise _refused(
+            path, f"must hold {', '.join(_REQUIRED)}: it was not written by vaetut.train(..., checkpoint=)"
+        )
+    return content
 
 
-def settings(optimizer: torch.optim.Optimizer) -> str:
-    """The class of a new optimizer, and how each group of parameters is set."""
-    groups = []
-    for group in optimizer.param_groups:
-        options = ", ".join(f"{name}={value!r}" for name, value in group.items() if name != "params")
-        groups.append(f"{len(group['params'])} parameters: {options}")
-    return f"{type(optimizer).__name__}({'; '.join(groups)})"
-
-
-def _fill(path: Path, content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Give a model and a new optimizer the state in a checkpoint."""
-    now, saved = model.state_dict(), content["model"]
-    _same(path, {name: _form(value) for name, value in saved.items()}, {k: _form(v) for k, v in now.items()})
-    state, parameters = content["optimizer"].get("state"), _parameters(optimizer)
-    fits = isinstance(state, dict) and all(
-        isinstance(index, int)
-        and index in range(len(parameters))
-        and isinstance(values, dict)
-        and all(_fits(value, parameters[index], optimizer) for value in values.values())
-        for index, values in state.items()
-    )
-    try:
-        if not fits:
-            raise ValueError("its state is not of the parameters' shapes")
-        optimizer.load_state_dict(content["optimizer"])
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise _refused(path, f"holds an optimizer that does not fit the model ({error})") from error
-    model.load_state_dict(saved)
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _fits(value: Any, parameter: Tensor, optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer may keep ``value`` for ``parameter``; of what others than ours keep, nothing is known."""
-    if type(optimizer) not in (torch.optim.Adam, torch.optim.Adagrad, torch.optim.SGD):
-        return True
-    if isinstance(value, Tensor):
-        return value.dim() == 0 or (value.shape == parameter.shape and value.dtype == parameter.dtype)
-    return value is None
-
-
-def _form(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-
-
-def _problem(found: Any) -> str:
-    """What is wrong with the content of a file whose hash is right; empty if nothing is."""
-    if not isinstance(found, dict) or set(found) != set(_PARTS):
-        return f"must hold {', '.join(_PARTS)}"
-    for name, kind in _PARTS.items():
-        if type(found[name]) is not kind and not (kind is dict and isinstance(found[name], dict)):
-            return f"must hold a {kind.__name__} as {name}, got {type(found[name]).__name__}"
-    epoch, history = found["epoch"], found["history"]
-    if epoch < 1:
-        return f"must hold an epoch of at least 1, got {epoch}"
-    if not all(isinstance(value, Tensor) for value in found["model"].values()):
-        return "must hold tensors alone as model"
-    lengths = {"train": (epoch,), "validation": (0, epoch)}
-    if set(history) != set(lengths) or not all(
-        isinstance(history[name], list)
-        and len(history[name]) in allowed
-        and all(isinstance(value, float) for value in history[name])
-        for name, allowed in lengths.items()
-    ):
-        return f"must hold a history of {epoch} epochs"
-    if not found["random_states"] or not all(map(_is_random_state, found["random_states"])):
-        return "must hold states of torch's random numbers"
-    return ""
-
-
-def _is_random_state(states: Any) -> bool:
-    if not isinstance(states, list) or not all(
-        isinstance(state, Tensor) and state.dtype == torch.uint8 and state.dim() == 1 for state in states
-    ):
-        return False
-    try:
-        torch.Generator().set_state(states[0])
-    except (RuntimeError, IndexError):
-        return False
-    return len(states) in (1, 2)
-
-
-def _same(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+def require_equal(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse a file that is of another run."""
     different = [name for name in {**now, **saved} if saved.get(name) != now.get(name)]
     if different:
-        told = "; ".join(_told(name, saved.get(name), now.get(name)) for name in different[:5])
+        told = "; ".join(format_difference(name, saved.get(name), now.get(name)) for name in different[:5])
         more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
         raise _refused(
             path,
@@ -328,7 +193,7 @@ def _same(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
         )
 
 
-def _told(name: str, saved: Any, now: Any) -> str:
+def format_difference(name: str, saved: Any, now: Any) -> str:
     """How one entry differs; of texts with many lines, the first that is not the same."""
     if isinstance(saved, str) and isinstance(now, str) and "\n" in saved + now:
         pairs = zip([*saved.split("\n"), ""], [*now.split("\n"), ""], strict=False)
@@ -336,5 +201,36 @@ def _told(name: str, saved: Any, now: Any) -> str:
     return f"{name} was {saved}, is now {now}"
 
 
+def settings(optimizer: torch.optim.Optimizer) -> str:
+    """The class of a new optimizer, and how each group of parameters is set."""
+    groups = []
+    for group in optimizer.param_groups:
+        options = ", ".join(f"{name}={_plain(value)!r}" for name, value in group.items() if name != "params")
+        groups.append(f"{len(group['params'])} parameters: {options}")
+    return f"{type(optimizer).__name__}({'; '.join(groups)})"
+
+
+def scheduler_settings(scheduler: Any) -> str | None:
+    """The class of a new scheduler, and how it is set."""
+    if scheduler is None:
+        return None
+    options = (f"{name}={_plain(value)!r}" for name, value in sorted(scheduler.state_dict().items()))
+    return f"{type(scheduler).__name__}({', '.join(options)})"
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+
+
+def _require_readable(name: str, value: Any) -> None:
+    try:
+        deserialized(serialized({name: value.state_dict()}), name, "state of")
+    except Exception as error:  # pickle has many
+        raise TypeError(
+            f"{name} must have a state_dict of tensors and plain values, to be kept in a checkpoint: "
+            f"{type(error).__name__} for that of {type(value).__name__}"
+        ) from error
+
+
 def _refused(path: Any, problem: str) -> ValueError:
-    return ValueError(f"checkpoint {path} {problem}; the file is left as it is")
+    return refused(path, problem, "checkpoint")

@@ -6,17 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaetut.aevb.step import Processes, random_state
+from vaetut.aevb.rng import random_state
+from vaetut.aevb.step import Communicator
 
 _STRATEGIES = ("SingleDeviceStrategy", "DDPStrategy")  # those in which each process holds all parameters
 _PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.float32, "64-true": torch.float64}
 
 
-class Replicas(Processes):
-    """One replica of the model in each process of a `lightning_fabric.Fabric`.
+class FabricCommunicator(Communicator):
+    """One replica of the model in each rank of a `lightning_fabric.Fabric`.
 
     All go through the same permutation. Each takes its part of every minibatch, with random numbers of its own;
-    the gradients are averaged, so that all take the same step.
+    the gradients are averaged, so that all take the same step. With fewer datapoints than ranks, idle ranks
+    still run one to join the all-reduce; its loss is dropped.
     """
 
     def __init__(self, fabric: Any, dtype: torch.dtype) -> None:
@@ -39,7 +41,7 @@ class Replicas(Processes):
         self.kind = f"{self.size} of Fabric, {precision}"
 
     def seed(self, seed: int) -> int:
-        """Each process has random numbers of its own, the first those of a process alone."""
+        """Each rank has random numbers of its own, rank 0 those of a process alone."""
         return (seed + self.rank * 0x9E3779B97F4A7C15) % 2**64 if self.rank else seed
 
     def wrap(
@@ -48,23 +50,23 @@ class Replicas(Processes):
         """DistributedDataParallel averages the gradients while the backward pass still runs."""
         return self.fabric.setup_module(module), self.fabric.backward, self.fabric.setup_optimizers(optimizer)
 
-    def order(self, number: int) -> Tensor:
-        """The permutation of the first process."""
-        order = super().order(number)
-        return order if self.size == 1 else self.fabric.broadcast(order).to(self.device)
+    def order(self, number: int, on_device: bool) -> Tensor:
+        """The permutation of rank 0."""
+        order = super().order(number, on_device)
+        return order if self.size == 1 else self.fabric.broadcast(order).to(order.device)
 
-    def share(self, index: Tensor) -> Tensor:
-        """Every size-th datapoint: parts of a small minibatch differ by one, and may be empty."""
-        return index[self.rank :: self.size]
+    def share(self, minibatch: Tensor) -> Tensor:
+        """Every size-th datapoint: shares of a small minibatch differ by one, and may be empty."""
+        return minibatch[self.rank :: self.size]
 
-    def loss(self, values: Tensor, batch_size: int) -> Tensor:
-        """Parts of different length count by their length: the mean over processes is that of the minibatch."""
-        return (
-            super().loss(values, batch_size) if self.size == 1 else -values.sum() * (self.size / batch_size)
-        )
+    def loss(self, bound: Tensor, minibatch_size: int) -> Tensor:
+        """Shares of different length count by their length: the mean over ranks is that of the minibatch."""
+        if self.size == 1:
+            return super().loss(bound, minibatch_size)
+        return -bound.sum() * (self.size / minibatch_size)
 
     def mean(self, values: list[Tensor], number: int) -> Tensor:
-        """The sum over all processes, divided by ``number``."""
+        """The sum over all ranks, divided by ``number``."""
         if self.size == 1:
             return super().mean(values, number)
         mine = (
@@ -75,7 +77,7 @@ class Replicas(Processes):
         return self.fabric.all_reduce(mine, reduce_op="sum") / number
 
     def random_states(self) -> list[list[Tensor]]:
-        """The states of all processes, in each of them."""
+        """The states of all ranks, in each of them."""
         mine = random_state(self.device)
         if self.size == 1:
             return [mine]

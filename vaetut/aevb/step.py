@@ -1,29 +1,32 @@
-"""The loop of `vaetut.train`, chapter 11: one epoch of steps, one evaluation, and what surrounds them."""
+"""What a step of `vaetut.train` is made of: objective, ranks, modes, an epoch's mean (chapter 11)."""
 
-import importlib
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
+from vaetut.aevb.rng import random_state
 from vaetut.data import binarize as black_and_white
 
 _VALIDATION_BATCH = 1000  # without gradients a larger batch fits, and is faster
 
 
-class BoundModule(nn.Module):
-    """The bound as a module, which holds the model's parameters and the data ``[N, D]``.
+class Objective(nn.Module):
+    """The bound as a module, which holds the model's parameters and, where they fit on the device, the data.
 
-    It is called with indices of the data and not with the data themselves, whose dtype a wrapper would change.
+    It is then called with indices of the data and not with the data themselves, whose dtype a wrapper would change.
     """
 
     def __init__(
-        self, model: nn.Module, bound: Callable[..., Tensor], num_samples: int, x: Tensor, binarize: str
+        self,
+        model: nn.Module,
+        bound: Callable[..., Tensor],
+        num_samples: int,
+        x: Tensor | None,
+        binarize: str,
     ) -> None:
         super().__init__()
         self.model: Any = model
@@ -32,17 +35,22 @@ class BoundModule(nn.Module):
         self.x = x
         self.binarize = binarize
 
-    def forward(self, index: Tensor) -> Tensor:
-        """The bounds, ``[M]``, of the minibatch with these indices."""
-        return self.of(pixels(self.x.index_select(0, index), self.binarize))
+    def forward(self, minibatch: Tensor) -> Tensor:
+        """The bounds, ``[M]``, of a minibatch: of the data's rows with these indices, or of these values."""
+        rows = minibatch if self.x is None else self.x.index_select(0, minibatch)
+        return self.of(pixels(rows, self.binarize))
 
-    def of(self, batch: Tensor) -> Tensor:
-        """The bounds of ``batch [M, D]``."""
-        return self.bound(self.model, self.model.encode(batch), batch, self.num_samples)
+    def of(self, x: Tensor) -> Tensor:
+        """The bounds of ``x [M, D]``."""
+        return self.bound(self.model, self.model.encode(x), x, self.num_samples)
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that take part."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
 
-class Processes:
-    """The processes that train together: here there is one. `vaetut.aevb.fabric` has more."""
+class Communicator:
+    """The processes that train together: here there is one rank. `vaetut.aevb.fabric` has more."""
 
     rank, size = 0, 1
     kind = "one process"
@@ -51,7 +59,7 @@ class Processes:
         self.device = device
 
     def seed(self, seed: int) -> int:
-        """The seed of the random numbers of this process."""
+        """The seed of the random numbers of this rank."""
         return seed
 
     def wrap(
@@ -60,24 +68,24 @@ class Processes:
         """The module and the optimizer of a step, and the function that starts its backward pass."""
         return module, torch.Tensor.backward, optimizer
 
-    def order(self, number: int) -> Tensor:
-        """A new permutation, the same in all processes."""
-        return torch.randperm(number, device=self.device)
+    def order(self, number: int, on_device: bool) -> Tensor:
+        """A new permutation, the same in all ranks."""
+        return torch.randperm(number, device=self.device if on_device else "cpu")
 
-    def share(self, index: Tensor) -> Tensor:
-        """The part of the data that this process takes."""
-        return index
+    def share(self, minibatch: Tensor) -> Tensor:
+        """The part of the minibatch that this rank takes."""
+        return minibatch
 
-    def loss(self, values: Tensor, batch_size: int) -> Tensor:
-        """The loss whose gradients, averaged over the processes, are those of the minibatch's mean."""
-        return -values.mean()
+    def loss(self, bound: Tensor, minibatch_size: int) -> Tensor:
+        """The loss whose gradients, averaged over the ranks, are those of ``-bound.mean()`` over the minibatch."""
+        return -bound.mean()
 
     def mean(self, values: list[Tensor], number: int) -> Tensor:
-        """The mean of ``number`` values, which all processes have together."""
+        """The mean of the ``number`` values that all ranks have together."""
         return torch.cat(values).mean()
 
     def random_states(self) -> list[list[Tensor]]:
-        """The state of torch's random numbers in each process."""
+        """The state of torch's random numbers in each rank."""
         return [random_state(self.device)]
 
     def autocast(self) -> Any:
@@ -85,120 +93,59 @@ class Processes:
         return nullcontext()
 
 
-def make_step(
-    module: BoundModule, optimizer: torch.optim.Optimizer, processes: Processes, compile: bool
-) -> Callable[[Tensor], Tensor]:
-    """The function that takes one step, given the indices of a minibatch; it returns its bounds."""
-    if compile:
-        return _make_compiled_step(module, optimizer)
-    forward, backward, ascend = processes.wrap(module, optimizer)
-    parameters = _trained(module)
+def training_modes(model: nn.Module) -> dict[nn.Module, bool]:
+    """Which parts of a model are in training mode while it is trained.
 
-    def step(index: Tensor) -> Tensor:
-        mine = processes.share(index)
-        # A process without a share computes on what is another's, for it has to take part; it counts as none.
-        values = forward(mine) if len(mine) else forward(index[:1])[:0]
-        loss = processes.loss(values, len(index))
-        for parameter in parameters:  # what zero_grad does, without its bookkeeping
-            parameter.grad = None
-        backward(loss)
-        ascend.step()
-        return values.detach()
-
-    return step
-
-
-def _make_compiled_step(module: BoundModule, optimizer: torch.optim.Optimizer) -> Callable[[Tensor], Tensor]:
-    """The step of one process, with all up to the gradients in one graph of `torch.compile`.
-
-    The optimizer's own kernel follows, which is as fast as a compiled one.
+    A part in evaluation mode inside of a model in training mode is one that its owner keeps fixed, and stays so. A
+    model that is in evaluation mode as a whole, such as one that was loaded, is put into training mode as a whole.
     """
-    parameters = _trained(module)
-
-    def bounds(index: Tensor) -> Tensor:
-        return module(index)
-
-    def differentiate(index: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        values = bounds(index)
-        return values.detach(), torch.autograd.grad(-values.mean(), parameters, allow_unused=True)
-
-    if hasattr(torch._dynamo.config, "trace_autograd_ops"):
-        # On a CPU: kernels that are called from C++, and tanh as an exponential, which is right to 1e-7 and not to an
-        # ulp. Both together save a twenty-fifth of a step.
-        on_cpu = {"cpp_wrapper": True, "cpp.use_decompose_tanh": True}
-        differentiate = _compiled(differentiate, on_cpu if module.x.device.type == "cpu" else {})
-    else:  # an older torch: the backward pass has a graph of its own
-        bounds = _compiled(bounds, {})
-
-    def step(index: Tensor) -> Tensor:
-        values, gradients = differentiate(index)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-        return values
-
-    return step
+    before = {module: module.training for module in model.modules()}
+    if not model.training:
+        model.train()
+    modes = {module: module.training for module in model.modules()}
+    set_modes(before)
+    return modes
 
 
-def _trained(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+def set_modes(modes: dict[nn.Module, bool]) -> None:
+    """Put each part of a model into its mode."""
+    for module, mode in modes.items():
+        module.training = mode
 
 
-def _compiled(function: Any, options: dict[str, Any]) -> Any:
-    """``function`` of the indices of a minibatch, compiled for each size of it by itself.
-
-    Code for any size would round in another way, and a resumed run would not be the same to the bit.
-    """
-    by_size: dict[int, Any] = {}
-
-    def call(index: Tensor) -> Any:
-        size = len(index)
-        if size not in by_size:
-            # Dynamo keeps what it compiled with the code: this is new code, for this run and size alone.
-            code = function.__code__.replace(co_name=f"{function.__name__}_{size}_{id(by_size)}")
-            new = FunctionType(code, function.__globals__, closure=function.__closure__)
-            # torch's own random numbers: those of a step that is not compiled, and made faster than the compiler's
-            by_size[size] = torch.compile(
-                new, dynamic=False, fullgraph=True, options={"fallback_random": True, **options}
-            )
-        try:
-            return by_size[size](index)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            raise ValueError(
-                f"compile must be False for this model and bound: torch.compile fails ({error})"
-            ) from error
-
-    return call
-
-
-def run_epoch(
-    step: Callable[[Tensor], Tensor], number: int, batch_size: int, processes: Processes
-) -> list[Tensor]:
-    """A step for each minibatch of a new permutation of ``number`` datapoints. Returns the bounds of each."""
-    return [step(index) for index in torch.split(processes.order(number), batch_size)]
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model is in evaluation mode, and afterwards each of its parts in the mode that it had."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        set_modes(modes)
 
 
 @torch.no_grad()
-def evaluate(module: BoundModule, x: Tensor, batch_size: int, processes: Processes) -> list[Tensor]:
-    """The bounds of all of ``x``, with the parameters as they are."""
-    mine = processes.share(x)
-    with processes.autocast():
-        return [
-            module.of(batch) for batch in torch.split(mine, max(batch_size, _VALIDATION_BATCH)) if len(batch)
-        ]
+def evaluate(objective: Objective, source: Any, batch_size: int, communicator: Communicator) -> list[Tensor]:
+    """The bounds of all validation data, with the parameters as they are."""
+    size = max(batch_size, _VALIDATION_BATCH)
+    with communicator.autocast():
+        if isinstance(source, Tensor):
+            return [objective.of(x) for x in torch.split(communicator.share(source), size) if len(x)]
+        shares = map(communicator.share, source.chunks(size))
+        return [objective.of(pixels(x, objective.binarize)) for x in shares if len(x)]
 
 
 def mean_bound(
-    bounds: list[Tensor], number: int, which: str, epoch: int, rate: float, processes: Processes
+    bounds: list[Tensor], number: int, which: str, epoch: int, rate: float, communicator: Communicator
 ) -> float:
     """The mean of an epoch's bounds. Only here does the host wait for the device."""
-    mean = processes.mean(bounds, number).item()
+    mean = communicator.mean(bounds, number).item()
     if not math.isfinite(mean):
         bad = [k for k, batch in enumerate(bounds, 1) if not torch.isfinite(batch).all()]
         where = f"step {bad[0]}" if bad else "in another process"
         raise FloatingPointError(
             f"the {which} bound is not finite, first in epoch {epoch}, {where}; the model's parameters are "
-            f"of no more use. Likely causes: a learning rate that is too large (now {rate:g}), by all of which "
+            f"no longer usable. Likely causes: a learning rate that is too large (now {rate:g}), by all of which "
             "the first step of Adagrad or Adam moves each parameter; data far from unit scale; a Gaussian "
             "likelihood on data with a constant column, whose density has no upper limit"
         )
@@ -210,58 +157,32 @@ def pixels(x: Tensor, how: str) -> Tensor:
     return x if how == "none" else black_and_white(x, how)
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's random numbers on the CPU and on ``device`` start from ``seed``; afterwards they go on as before."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.default_generator.manual_seed(seed)
-        for cuda_device in devices:
-            with torch.cuda.device(cuda_device):
-                torch.cuda.manual_seed(seed)
-        yield
+class BestEpoch:
+    """The best validation bound so far, its epoch and the parameters then; without ``patience`` it keeps nothing."""
 
+    def __init__(self, patience: int | None) -> None:
+        self.patience, self.epoch, self.bound = patience, 0, -math.inf
+        self.parameters: dict[str, Tensor] = {}
 
-def random_state(device: torch.device) -> list[Tensor]:
-    """The states of torch's random numbers on the CPU and, where there is one, on the GPU ``device``."""
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+    def update(self, epoch: int, bound: float, model: nn.Module) -> None:
+        """Take note of an epoch."""
+        if self.patience is not None and bound > self.bound:
+            self.epoch, self.bound = epoch, bound
+            self.parameters = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
+    def is_enough(self, epoch: int) -> bool:
+        """Whether ``patience`` epochs have passed since the best one."""
+        return self.patience is not None and self.epoch > 0 and epoch - self.epoch >= self.patience
 
-def set_random_state(states: list[Tensor], device: torch.device) -> None:
-    """Go on from what `random_state` gave."""
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
+    def restore(self, model: nn.Module) -> None:
+        """Give the model the best epoch's parameters."""
+        if self.parameters:
+            model.load_state_dict(self.parameters)
 
+    def state_dict(self) -> dict[str, Any]:
+        """All of it but ``patience``."""
+        return {"epoch": self.epoch, "bound": self.bound, "model": self.parameters}
 
-@contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Products of float32 matrices are as precise as ``precision`` says; afterwards as before."""
-    before = torch.get_float32_matmul_precision()
-    try:
-        if precision != before:
-            torch.set_float32_matmul_precision(precision)
-        yield
-    finally:
-        if precision != before:
-            torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def compiling() -> Iterator[None]:
-    """A compiled step is made and used inside of this.
-
-    Torch's compiler switches the argument checks of all distributions off, for good: here they are on again afterwards.
-    """
-    checks = Distribution._validate_args
-    try:
-        dynamo: Any = importlib.import_module("torch._dynamo.config")  # importing it takes seconds
-        with (
-            dynamo.patch("trace_autograd_ops", True)
-            if hasattr(dynamo, "trace_autograd_ops")
-            else nullcontext()
-        ):
-            yield
-    finally:
-        Distribution.set_default_validate_args(checks)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.epoch, self.bound, self.parameters = state["epoch"], state["bound"], state["model"]

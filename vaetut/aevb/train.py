@@ -1,63 +1,85 @@
 """Auto-encoding variational Bayes: the training loop of chapter 11 (AEVB algorithm 1)."""
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from vaetut import data as datasets
-from vaetut._support.validate import checks, one_of, positive_int
-from vaetut.aevb import arguments
-from vaetut.aevb import checkpoint as checkpoints
-from vaetut.aevb import step as loop
+from vaetut._support.validate import checks
+from vaetut.aevb import rng
+from vaetut.aevb.arguments import Arguments, Run, is_plateau, resolved
+from vaetut.aevb.compiled import compiled_step, compiling, matmul_precision
+from vaetut.aevb.history import History
+from vaetut.aevb.step import Communicator, Objective, evaluate, evaluating, mean_bound, set_modes
 from vaetut.bounds import sgvb_b
+from vaetut.data import ImageData
 
 Bound = Callable[[Any, Any, Tensor, int], Tensor]
 """A lower bound such as `vaetut.sgvb_b`: a function of model, q, x and the number of samples."""
 
+Data = Tensor | NDArray[Any] | ImageData | Dataset[Any] | DataLoader[Any]
+"""What `train` takes minibatches from."""
 
-@dataclass
-class History:
-    """What `train` returns: the bound, in nats per datapoint, after each epoch.
+Scheduler = Callable[[torch.optim.Optimizer], Any]
+"""A function of the optimizer that returns what has ``step``, ``state_dict`` and ``load_state_dict``."""
 
-    Attributes:
-        train: the mean over the epoch's batches, each taken just before the step that it causes; the early
-            ones are from parameters that are almost an epoch old.
-        validation: the mean over the validation data, with the parameters at the end of the epoch; empty
-            without such data.
 
-    Example:
-        >>> History(train=[-30.0, -25.0])
-        History(train=[-30.0, -25.0], validation=[])
-    """
+def maximize(run: Run) -> History:
+    r"""AEVB algorithm 1: ascend the bound in $\theta$ and $\phi$ together, minibatch by minibatch."""
+    history = start(run)
+    make_step = compiled_step if run.compile else eager_step
+    step = make_step(run.objective, run.optimizer, run.communicator)
+    with progress_bar(run, history) as show:
+        for epoch in range(1 + len(history.train), run.epochs + 1):
+            if run.best.is_enough(epoch - 1):
+                break
+            set_modes(run.modes)
+            rate = float(run.optimizer.param_groups[0]["lr"])
+            bounds = []
+            for minibatch in run.data.minibatches(run.communicator.order, run.batch_size, run.drop_last):
+                bounds.append(step(minibatch))
+            history.train.append(mean_bound(bounds, run.number, "training", epoch, rate, run.communicator))
+            if run.validation is not None:
+                history.validation.append(validation_bound(run, epoch, rate))
+            finish_epoch(run, epoch, history)
+            show(history)
+            if is_stopped(run, history):
+                break
+    run.best.restore(run.model)
+    return history
 
-    train: list[float] = field(default_factory=list)
-    validation: list[float] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, list[float]]:
-        """The curves as plain lists, ready for ``json.dump``.
+def eager_step(
+    objective: Objective, optimizer: torch.optim.Optimizer, communicator: Communicator
+) -> Callable[[Tensor], Tensor]:
+    """The function that takes one step of algorithm 1, given a minibatch; it returns its bounds."""
+    bound_of, backward, wrapped = communicator.wrap(objective, optimizer)
+    parameters = objective.trained()
 
-        Example:
-            >>> History(train=[-30.0, -25.0]).to_dict()
-            {'train': [-30.0, -25.0], 'validation': []}
-        """
-        return {"train": list(self.train), "validation": list(self.validation)}
+    def step(minibatch: Tensor) -> Tensor:
+        mine = communicator.share(minibatch)
+        # of x, q(z|x) and L draws of z, one value per datapoint; an idle rank joins the others with none
+        bound = bound_of(mine) if len(mine) else bound_of(minibatch[:1])[:0]
+        loss = -bound.mean() if communicator.size == 1 else communicator.loss(bound, len(minibatch))
+        for parameter in parameters:  # what zero_grad does, without its bookkeeping
+            parameter.grad = None
+        backward(loss)
+        wrapped.step()
+        return bound.detach()
 
-    def plot(self) -> Any:
-        """The curves over the epochs, a matplotlib figure; higher is better."""
-        from vaetut.teaching.plots import learning_curve
-
-        return learning_curve({name: values for name, values in self.to_dict().items() if values})
+    return step
 
 
 def train(
     model: nn.Module,
-    data: Tensor | datasets.ImageData,
+    data: Data,
     *,
     epochs: int,
     batch_size: int = 100,
@@ -65,13 +87,18 @@ def train(
     bound: Bound = sgvb_b,
     optimizer: str | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = "adam",
     learning_rate: float | None = None,
+    scheduler: Scheduler | None = None,
     binarize: str = "auto",
+    drop_last: bool = False,
+    patience: int | None = None,
     seed: int = 0,
     device: str | torch.device = "auto",
     progress: bool = True,
+    on_epoch: Callable[[History], Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    validation: Tensor | None = None,
+    state: Mapping[str, Any] | Any = None,
+    validation: Data | None = None,
     compile: bool = False,
     precision: str = "highest",
     fabric: Any = None,
@@ -85,7 +112,9 @@ def train(
     The result depends on the arguments and on the model's initial parameters alone. ``seed`` fixes the order of
     the data, the noise and the binarization, with or without validation data, and torch's global random state
     is afterwards what it was before. On one machine, with one version of torch and number of threads, runs on
-    the CPU agree bit for bit.
+    the CPU are bit-exact. The draws come from torch's global generators, so of several calls in threads of one
+    process each waits for the one before; threads that draw random numbers of their own meanwhile take part in the
+    run's.
 
     **Stop and go on.** With ``checkpoint``, a file holds the whole state at the end of the last complete epoch,
     at every moment: each epoch writes a new file beside it, which then takes its place. Whatever ends the run,
@@ -93,36 +122,66 @@ def train(
     from there and ends with the very parameters of a run that was never interrupted. What was done of an epoch is
     done again. Until there is a file, ``resume=True`` starts from the beginning, so that a script can always have
     it. It refuses another model, bound, optimizer, data or any other argument except ``epochs``, which may grow;
-    the function of a bound or an optimizer is known by its name.
+    the function of a bound or an optimizer is known by its name. On another kind of device it goes on, with other
+    random numbers.
+
+    Whatever decides what a step does must be in the file. That is so for the model's parameters and buffers, the
+    optimizer, ``scheduler``, ``patience``, torch's random numbers, the generators of a DataLoader, and every object in
+    ``state``. What the bound, the optimizer's hooks or a sampler reach otherwise, a counter in a closure for instance,
+    is compared with what it was at the beginning: once it has changed, a warning names it, and the file cannot be
+    resumed. Variables of a module and random numbers of NumPy and Python cannot be seen; do not let a step depend on
+    them.
+
+    **Modes.** The model is in training mode while it is trained, and in evaluation mode while a bound is only
+    evaluated, as before the first step. A part of it that is in evaluation mode while the model itself is in training
+    mode stays so (a pretrained layer with batch normalization). Afterwards each part has the mode that it had.
 
     Args:
         model: a `vaetut.VAE`, or any module with ``.encode(x)`` returning q(z|x), ``.prior`` and
             ``.likelihood(z)``. It is trained in place.
-        data: ``[N, D]``, of the dtype of the model's parameters, or the `vaetut.ImageData` that `vaetut.load`
-            returns. All of it is held on ``device``.
+        data: ``[N, D]``, a tensor of the dtype of the model's parameters, or the `vaetut.ImageData` that `vaetut.load`
+            returns; all of it is held on ``device``. Or a NumPy array of floating-point numbers, which is converted; a
+            memory-mapped one (``np.load(path, mmap_mode="r")``) is read a minibatch at a time and need not fit in
+            memory. Or a `torch.utils.data.Dataset` with a length, whose items, or the first part of each, are tensors
+            and are flattened; or a `torch.utils.data.DataLoader`, which has its own order and batch size. The values
+            of these are checked when they are read. The fingerprint by which a checkpoint knows its data is of all
+            values of a tensor, of a thousand rows of a memory-mapped array, and of the length of a Dataset.
         epochs: passes over the data.
         batch_size: M; the last batch of an epoch may be smaller.
         num_samples: L, draws of z per datapoint. AEVB takes one (section 2.3): at equal cost, more datapoints do more
             than more draws (chapter 5, ``eq-sgvb-equal-cost``).
-        bound: what to maximise, for instance `vaetut.sgvb_a` or `vaetut.sgvb_b`.
+        bound: what to maximize, for instance `vaetut.sgvb_a` or `vaetut.sgvb_b`.
         optimizer: ``"adam"``, ``"adagrad"`` (AEVB's), ``"sgd"``, or a function of the parameters that returns
-            a `torch.optim.Optimizer`.
+            a `torch.optim.Optimizer`. It may have hooks, to clip the gradients for instance.
         learning_rate: of a named optimizer; by default 0.001 for Adam and SGD, 0.01 for Adagrad.
+        scheduler: a function of the optimizer that returns a scheduler, anything with ``step``, ``state_dict`` and
+            ``load_state_dict``. It takes a step at the end of each *epoch*. One whose step takes ``metrics``, such as
+            ``ReduceLROnPlateau``, gets the loss, the validation bound (without such data the training bound) with a
+            minus. What is to change with each step is an optimizer's hook, whose object is in ``state``.
         binarize: what to do with grey pixels. ``"dynamic"`` and ``"threshold"`` as `vaetut.binarize`, the
             former drawn anew for each batch, and once for the validation data; ``"none"``: use them as they
             are; ``"auto"``: dynamic for a Bernoulli likelihood, else none.
-        seed: fixes the run; initialise the model after ``torch.manual_seed`` to fix that as well.
+        drop_last: leave out the last minibatch of an epoch where it is smaller; the curve is then of the others.
+        patience: end the run after so many epochs without a better validation bound, and at the end of the run give
+            the model the parameters of the best epoch, which is ``History.best_epoch``.
+        seed: fixes the run; initialize the model after ``torch.manual_seed`` to fix that as well.
         device: where to train. ``"auto"`` is where the model is, unless that is the CPU and there is a CUDA
             device. The model is moved there, and back to where it was at the end.
         progress: show a progress bar, if the output is a terminal.
+        on_epoch: a function that is called with the `History` at the end of each epoch, once the checkpoint is
+            written, in every process. If it returns something true, that was the last epoch. Random numbers that it
+            draws change nothing of the run.
         checkpoint: the path of a file to keep the run in. Without ``resume`` it must not exist yet: nothing is
             overwritten. ``torch.load(path, weights_only=True)["model"]`` gives the parameters.
         resume: go on from ``checkpoint``, if that file exists.
-        validation: ``[N_val, D]``, on which the bound is evaluated after each epoch; with an `ImageData` its
-            test images, unless others are given.
+        state: an object with ``state_dict`` and ``load_state_dict``, or a mapping from names to several of them, that
+            the checkpoint is to hold as well: what a bound or a hook changes in the course of the run.
+        validation: ``[N_val, D]``, or what else ``data`` may be, on which the bound is evaluated after each epoch;
+            with an `ImageData` its test images, unless others are given.
         compile: translate all of a step but the optimizer's kernel into one graph with `torch.compile`. The first
             step then takes some ten seconds and needs a C++ compiler, the others are faster. The random numbers
-            are the same, but sums are rounded otherwise: the curves agree, the bits do not.
+            are the same, but sums are rounded otherwise: the curves agree, the bits do not. On a GPU the graph is
+            captured in a CUDA graph, with the optimizer if it is ``"adam"``, so that a step is one launch.
         precision: of products of float32 matrices, torch's ``float32_matmul_precision`` during this call:
             ``"highest"`` is float32 throughout, ``"high"`` and ``"medium"`` let a device that can use TensorFloat32
             or bfloat16, which keep 10 and 7 bits of a mantissa instead of 23.
@@ -137,8 +196,9 @@ def train(
         TypeError, ValueError: if an argument is not what it should be, before anything is trained; the latter
             also if the file is no checkpoint, is damaged, or is of another run. It is left as it is.
         FileExistsError: if there is such a file already, and ``resume`` is False.
+        RuntimeError: if the memory of the device is not enough; a `torch.cuda.OutOfMemoryError` is one.
         FloatingPointError: if the bound becomes NaN or infinite. The message names the epoch, the step and the
-            likely causes; the model's parameters are then of no more use, a checkpoint is that of the epoch before.
+            likely causes; the model's parameters are then no longer usable, a checkpoint is that of the epoch before.
 
     Example:
         >>> from vaetut import VAE, load
@@ -148,108 +208,102 @@ def train(
         >>> history.validation[0] < history.validation[2]
         True
     """
-    for value, name in ((epochs, "epochs"), (batch_size, "batch_size"), (num_samples, "num_samples")):
-        positive_int(value, name)
-    one_of(binarize, "binarize", ("auto", "dynamic", "threshold", "none"))
-    one_of(precision, "precision", ("highest", "high", "medium"))
-    for flag, name in ((resume, "resume"), (compile, "compile")):
-        arguments.check_flag(flag, name)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be an int, got {type(seed).__name__}")
-    if not callable(bound):
-        raise TypeError(f"bound must be a function such as vaetut.sgvb_b, got {type(bound).__name__}")
-    if resume and checkpoint is None:
-        raise ValueError("resume=True must come with checkpoint, the path of the file to go on from")
-    path = None if checkpoint is None else checkpoints.place(checkpoint, resume)
-    arguments.check_model(model)
-    home = next(model.parameters()).device
-    processes = _processes(fabric, device, model, compile)
-    if isinstance(data, datasets.ImageData):
-        validation = data.test if validation is None else validation
-        data = data.train
+    given = Arguments(
+        epochs=epochs,
+        batch_size=batch_size,
+        num_samples=num_samples,
+        bound=bound,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        scheduler=scheduler,
+        binarize=binarize,
+        drop_last=drop_last,
+        patience=patience,
+        seed=seed,
+        device=device,
+        progress=progress,
+        on_epoch=on_epoch,
+        checkpoint=checkpoint,
+        resume=resume,
+        state=state,
+        compile=compile,
+        precision=precision,
+        fabric=fabric,
+    )
+    with (
+        rng.one_run_at_a_time(),
+        explained_memory_errors(given),
+        resolved(model, data, validation, given) as run,
+        rng.seeded(run.seed, run.communicator.device),
+        matmul_precision(precision),
+        compiling() if compile else nullcontext(),
+        checks(False),
+    ):
+        return maximize(run)
 
-    was_training = model.training
-    model.to(processes.device)
-    try:
-        ascend = arguments.make_optimizer(optimizer, learning_rate, model)
-        with loop.seeded(seed, processes.device):
-            is_bernoulli = arguments.is_bernoulli(model)
-            if binarize == "auto":
-                binarize = "dynamic" if is_bernoulli else "none"
-            x = arguments.check_data(data, "data", model, is_bernoulli).to(processes.device)
-            arguments.try_bound(bound, model, loop.pixels(x[:2], binarize), num_samples, "data")
-            configuration = {
-                "model": checkpoints.function_name(type(model)),
-                "architecture": repr(model),
-                "bound": checkpoints.function_name(bound),
-                "num_samples": num_samples,
-                "batch_size": batch_size,
-                "optimizer": checkpoints.settings(ascend),
-                "binarize": binarize,
-                "seed": seed,
-                "compile": compile,
-                "precision": precision,
-                "processes": processes.kind,
-                "data": None if path is None else checkpoints.fingerprint(x),
-                "validation": None,
-            }
-            if validation is not None:
-                given = arguments.check_data(validation, "validation", model, is_bernoulli)
-                validation = loop.pixels(given.to(processes.device), binarize)
-                arguments.try_bound(bound, model, validation[:2], num_samples, "validation")
-                configuration["validation"] = None if path is None else checkpoints.fingerprint(given)
-        keeper = checkpoints.Keeper(path, configuration, model, ascend)
-        started = keeper.load(epochs)
-        module = loop.BoundModule(model, bound, num_samples, x, binarize)
 
-        history, seed = History(), processes.seed(seed)
-        bar = tqdm(total=epochs, unit="epoch", disable=None if progress and processes.rank == 0 else True)
-        with (
-            loop.seeded(seed, processes.device),
-            loop.matmul_precision(precision),
-            loop.compiling() if compile else nullcontext(),
-            checks(False),
-            bar,
-        ):
-            step = loop.make_step(module, ascend, processes, compile)
-            if started is not None:
-                history = History(**started["history"])
-                loop.set_random_state(started["random_states"][processes.rank], processes.device)
-                bar.update(started["epoch"])
-            for epoch in range(1 + len(history.train), epochs + 1):
-                rate = ascend.param_groups[0]["lr"]
-                model.train()
-                bounds = loop.run_epoch(step, len(x), batch_size, processes)
-                history.train.append(loop.mean_bound(bounds, len(x), "training", epoch, rate, processes))
-                if validation is not None:
-                    model.eval()
-                    # the same noise for each epoch, and none of the training's
-                    with loop.seeded(seed, processes.device):
-                        bounds = loop.evaluate(module, validation, batch_size, processes)
-                    history.validation.append(
-                        loop.mean_bound(bounds, len(validation), "validation", epoch, rate, processes)
-                    )
-                keeper.save(epoch, history.to_dict(), processes.random_states, processes.rank)
-                bar.set_postfix(
-                    {name: round(curve[-1], 2) for name, curve in history.to_dict().items() if curve}
-                )
-                bar.update()
-    finally:
-        model.train(was_training)
-        model.to(home)
+def start(run: Run) -> History:
+    """The history so far: that in the checkpoint, with all else as it was then, or an empty one."""
+    found = run.writer.load(run.epochs)
+    if found is None:
+        return History()
+    history, random_states = found
+    rng.set_random_state(random_states[run.communicator.rank], run.communicator.device)
     return history
 
 
-def _processes(fabric: Any, device: str | torch.device, model: nn.Module, compile: bool) -> loop.Processes:
-    """Where to train: on one device of this process, or on those that ``fabric`` has."""
-    if fabric is None:
-        return loop.Processes(arguments.target_device(device, next(model.parameters()).device))
-    if device != "auto":
-        raise ValueError(f"device must be 'auto' with fabric, which has devices of its own, got {device!r}")
-    if compile:
-        raise ValueError(
-            "compile must be False with fabric: a step in one graph has no place for the exchange of gradients"
-        )
-    from vaetut.aevb.fabric import Replicas
+def validation_bound(run: Run, epoch: int, rate: float) -> float:
+    """The bound of the validation data, with the same noise in each epoch, and none of the training's."""
+    with evaluating(run.model), rng.seeded(run.seed, run.communicator.device):
+        bounds = evaluate(run.objective, run.validation, run.batch_size, run.communicator)
+    return mean_bound(bounds, run.validation_number, "validation", epoch, rate, run.communicator)
 
-    return Replicas(fabric, next(model.parameters()).dtype)
+
+def finish_epoch(run: Run, epoch: int, history: History) -> None:
+    """What is due at the end of an epoch, in an order that a resumed run keeps."""
+    last = history.validation[-1] if history.validation else history.train[-1]
+    if run.scheduler is not None:
+        run.scheduler.step(*[-last] if is_plateau(run.scheduler) else [])
+    run.best.update(epoch, last, run.model)
+    run.writer.save(epoch, history, run.communicator.random_states, run.communicator.rank)
+
+
+def is_stopped(run: Run, history: History) -> bool:
+    """Whether the user's function ends the run. A resumed run does not call it again, so it leaves nothing behind."""
+    if run.on_epoch is None:
+        return False
+    with rng.unchanged(run.communicator.device), checks(True):
+        return bool(run.on_epoch(history))
+
+
+@contextmanager
+def progress_bar(run: Run, history: History) -> Iterator[Callable[[History], Any]]:
+    """A bar on a terminal, and the function that moves it after an epoch."""
+    visible = (
+        run.progress and run.communicator.rank == 0 and sys.stderr is not None
+    )  # which it is under pythonw
+    with tqdm(total=run.epochs, unit="epoch", disable=None if visible else True) as bar:
+
+        def show(history: History) -> None:
+            curves = history.to_dict().items()
+            bar.set_postfix({name: round(curve[-1], 2) for name, curve in curves if curve})
+            bar.update()
+
+        bar.update(len(history.train))
+        yield show
+
+
+@contextmanager
+def explained_memory_errors(given: Arguments) -> Iterator[None]:
+    """An error for want of memory says what to do about it."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "out of memory" not in text and "can't allocate memory" not in text:
+            raise
+        kind = type(error) if type(error) in (RuntimeError, torch.cuda.OutOfMemoryError) else RuntimeError
+        raise kind(
+            f"the device's memory is not enough for batch_size={given.batch_size} and num_samples="
+            f"{given.num_samples}: take less of one of them ({text.splitlines()[0]})"
+        ) from error

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent
 
 from vaetut._support.validate import any_true, finite, float_tensor, positive_int, values_are_checked
-from vaetut.models import GreyBernoulli, is_bernoulli
+from vaetut.distributions.gray_bernoulli import GrayBernoulli, is_bernoulli
 
 
 class Inputs(NamedTuple):
@@ -147,7 +147,7 @@ def _of_grey_pixels(likelihood: Distribution) -> Distribution:
         base = base.base_dist
     if type(base).log_prob is not Bernoulli.log_prob:  # the package's, or one with a density of its own
         return likelihood
-    return Independent(GreyBernoulli(logits=base.logits, validate_args=False), 1, validate_args=False)
+    return Independent(GrayBernoulli(logits=base.logits, validate_args=False), 1, validate_args=False)
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:

@@ -1,30 +1,40 @@
-"""The folder of a trained model: written by `vaetut train`, read by the other commands of `vaetut.cli`.
+"""The folder of a run: written by `vaetut train`, read by the other commands of `vaetut.cli`.
 
 * ``model.pt``: the parameters, the arguments that make the model, and the name of its data;
 * ``history.json``: the bound after each epoch, as `vaetut.History.to_dict` gives it;
 * ``config.json``: the options of the run, versions and seconds;
 * ``checkpoint.pt``: what ``--resume`` goes on from.
 
-Files are written beside their place and then moved there, so that none is ever half there, and ``model.pt`` is
-read with ``weights_only=True``: nothing in it can run code.
+All four are of the same epoch, the last complete one. They are written into the folder ``.new`` inside of it; the file
+``.new/commit`` says that they are complete, and only then are they moved to their places, each by an atomic rename.
+Whatever ends a process: before the commit, the folder is what it was; after it, the next command finishes the moves.
+A run that replaces another therefore does so at the end of its first epoch, and until then the other is all there.
+
+While `vaetut train` writes, it holds a lock on the file ``.lock``, which the system releases when the process ends,
+however it ends.
 """
 
-import json
 import os
-import pickle
-import platform
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-import numpy
 import torch
 
-import vaetut
-from vaetut._support.files import atomically
+from vaetut._support.files import atomically, read_json, versions, write_json
+from vaetut.aevb import checkpoint as checkpoints
+from vaetut.aevb.model_file import read_model, write_model
+from vaetut.cli.options import Settings, from_plain
 from vaetut.models import VAE
 
 MODEL, HISTORY, CONFIG, CHECKPOINT = "model.pt", "history.json", "config.json", "checkpoint.pt"
-_FORMAT, _VERSION = "vaetut model", 1
+FILES = (CHECKPOINT, MODEL, HISTORY, CONFIG)
+PICTURES = ("learning-curve.png", "reconstructions.png", "latent-plane.png", "samples.png", "manifold.png")
+NEW, _COMMIT, _LOCK = ".new", "commit", ".lock"
+_BEFORE_THE_MOVE = tuple(f".{name}." for name in FILES)  # how the names of their temporary files begin
 
 
 class Saved(NamedTuple):
@@ -32,105 +42,294 @@ class Saved(NamedTuple):
 
     Attributes:
         model: the model, on the CPU.
-        arguments: what it was made with.
-        dataset: the name that `vaetut.load` takes.
-        image_shape: ``(height, width)``.
+        dataset: the name that `vaetut.load` takes, or the path of data of one's own.
+        image_shape: ``(height, width)``, or ``(3, height, width)`` in color; None for data that are no images.
         binarize: how grey pixels were treated: ``"dynamic"``, ``"threshold"`` or ``"none"``.
+        reading: how data of one's own were read: ``image_size`` and ``test_share``.
     """
 
     model: VAE
-    arguments: dict[str, Any]
     dataset: str
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...] | None
     binarize: str
+    reading: dict[str, Any]
+
+    def about(self) -> dict[str, Any]:
+        """What ``model.pt`` holds besides the model."""
+        found = self._asdict()
+        del found["model"]
+        return found
 
 
-def save_model(folder: Path, saved: Saved) -> None:
-    """Write ``model.pt`` into the folder."""
-    parameters = {name: value.detach().cpu() for name, value in saved.model.state_dict().items()}
-    content = {
-        "format": _FORMAT,
-        "version": _VERSION,
-        "arguments": saved.arguments,
-        "dataset": saved.dataset,
-        "image_shape": saved.image_shape,
-        "binarize": saved.binarize,
-        "parameters": parameters,
-    }
-    atomically(folder / MODEL, lambda path: torch.save(content, path))
+class InUse(OSError):
+    """Another process writes into the folder."""
 
 
-def load_model(folder: Path) -> Saved:
-    """Read ``model.pt``.
+# --- reading
+
+
+def open_model(folder: Path) -> Saved:
+    """The model in a run's folder: ``model.pt``, or before there is one that of the checkpoint.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is damaged, of another program, or of a later version.
+        FileNotFoundError: if there is neither.
+        ValueError: if a file is damaged, of another program, or of a later version, or the model has become NaN.
     """
-    path = folder / MODEL
-    if not path.is_file():
-        what = "is not a folder" if not folder.is_dir() else f"holds no {MODEL}"
-        raise FileNotFoundError(f"{folder} {what}; name the folder that `vaetut train --out` wrote")
+    settle(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{quoted(folder)} is not a folder; name the folder that `vaetut train --out` wrote"
+        )
+    if not any((folder / name).is_file() for name in (MODEL, CHECKPOINT)):
+        raise FileNotFoundError(
+            f"{quoted(folder)} holds no {MODEL}; name the folder that `vaetut train --out` wrote, after its first epoch"
+        )
+    path = folder / (MODEL if (folder / MODEL).is_file() else CHECKPOINT)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        _refuse(path, "it is damaged or of another program", error)
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        _refuse(path, "it is of another program")
-    if content.get("version") != _VERSION:
-        _refuse(path, f"its version is {content.get('version')}, this vaetut reads {_VERSION}")
+        model, about = read_model(path)
+    except ValueError as error:
+        raise ValueError(" ".join(str(error).split())) from None  # torch's reasons have many lines
+    if path.name == CHECKPOINT:  # a run of the first edition that was stopped
+        about = _about_from_config(folder)
+    missing = {"dataset", "image_shape", "binarize"} - set(about)
+    if missing:
+        raise ValueError(
+            f"{quoted(path)} cannot be used: it lacks {', '.join(sorted(missing))}. It was left as it is"
+        )
+    bad = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
+    if bad:
+        raise ValueError(
+            f"{quoted(path)} cannot be used: its parameters {', '.join(bad[:3])} hold NaN or infinity"
+        )
+    shape = about["image_shape"]
+    return Saved(
+        model,
+        str(about["dataset"]),
+        None if shape is None else tuple(shape),
+        str(about["binarize"]),
+        dict(about.get("reading", {})),
+    )
+
+
+def _about_from_config(folder: Path) -> dict[str, Any]:
+    from vaetut.cli.train import open_data, treatment  # which imports this module
+
+    settings = read_config(folder).settings
+    data = open_data(settings.dataset, reading(settings))
+    return {"dataset": settings.dataset, "image_shape": data.image_shape, "binarize": treatment(settings)}
+
+
+def reading(settings: Settings) -> dict[str, Any]:
+    """How data of one's own are read."""
+    return {"image_size": settings.image_size, "test_share": settings.test_share}
+
+
+class Config(NamedTuple):
+    """What ``config.json`` holds."""
+
+    settings: Settings
+    seconds: float
+
+
+def read_config(folder: Path) -> Config:
+    """The options of the run in a folder, with the defaults for those that are younger than the file."""
+    path = folder / CONFIG
+    content = read_json(path)
     try:
-        model = VAE(**content["arguments"])
-        model.load_state_dict(content["parameters"])
-        height, width = content["image_shape"]
-        dataset, binarize = str(content["dataset"]), str(content["binarize"])
-    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-        _refuse(path, "its parts do not fit together", error)
-    return Saved(model.eval(), content["arguments"], dataset, (height, width), binarize)
+        seconds = float(content["seconds"])
+        settings = from_plain(content["options"])
+    except KeyError as error:
+        raise ValueError(f"{quoted(path)} cannot be used: it lacks {error}. It was left as it is") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{quoted(path)} cannot be used: {error}. It was left as it is") from None
+    return Config(settings, seconds)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def write_config(folder: Path, settings: Settings, seconds: float) -> None:
+    """Write ``config.json``."""
+    content = {"options": settings.plain(), "versions": versions(), "seconds": seconds}
+    write_json(folder / CONFIG, content)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
+def read_history(folder: Path) -> dict[str, list[float]]:
+    """The curves of the run in a folder.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is no ``history.json``.
         ValueError: if it holds something else.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; name the folder that `vaetut train --out` wrote")
+    path = folder / HISTORY
+    if not path.is_file() and (folder / CHECKPOINT).is_file():
+        return dict(checkpoints.read(folder / CHECKPOINT)["history"])
+    content = read_json(path)
+    for name in ("train", "validation"):
+        curve = content.get(name)
+        if not isinstance(curve, list) or not all(isinstance(value, int | float) for value in curve):
+            raise ValueError(
+                f"{quoted(path)} cannot be used: it must hold a list of numbers as {name!r}. It was left as it is"
+            )
+    return {name: content[name] for name in ("train", "validation")}
+
+
+# --- what may be written where
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Whether a new run may be written there.
+
+    Raises:
+        FileExistsError: if not.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{quoted(folder)} is a file; choose another --out")
+    names = {path.name for path in folder.iterdir() if not _is_left_over(path)} if folder.exists() else set()
+    if not names:
+        return
+    # without a config.json, what is left of a run is still one if nothing else is there
+    if CONFIG not in names and not names <= {*FILES, *PICTURES, NEW}:
+        raise FileExistsError(f"{quoted(folder)} holds other files; choose another --out")
+    if not overwrite:
+        raise FileExistsError(
+            f"{quoted(folder)} holds a run; --resume goes on with it, --overwrite replaces it, or choose another --out"
+        )
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether this is what a killed process left, and of no use."""
+    if path.name == NEW:
+        return not (path / _COMMIT).exists()
+    return path.name == _LOCK or (path.name.startswith(_BEFORE_THE_MOVE) and path.name.endswith(".part"))
+
+
+def quoted(path: Path) -> str:
+    """A path as it is typed: in quotation marks if it has spaces."""
+    text = str(path)
+    return f'"{text}"' if " " in text else text
+
+
+# --- the lock
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The only process that writes into ``folder``, an existing one.
+
+    Raises:
+        InUse: if another process is that one.
+    """
+    path = folder / _LOCK
+    handle = _acquire(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        _refuse(path, "it is damaged", error)
-    if not isinstance(content, dict):
-        _refuse(path, "it does not hold an object")
-    return content
+        yield
+    finally:
+        if handle is not None:
+            with suppress(OSError):
+                path.unlink()  # before it is released, so that whoever waits makes a new one
+            os.close(handle)
 
 
-def is_first_process() -> bool:
-    """Whether this is the one of several processes that writes and prints; one alone is."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+def _acquire(path: Path) -> int | None:
+    """A handle of the locked file; None where the file system has no locks."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _try_lock(handle):
+                holder = os.read(handle, 200).decode(errors="replace").strip()
+                os.close(handle)
+                raise InUse(
+                    f"{quoted(path.parent)} is in use: {holder or 'another process'} trains there. Wait for it, stop "
+                    "it, or choose another --out"
+                )
+        except InUse:
+            raise
+        except OSError:
+            os.close(handle)
+            return None
+        try:
+            same = os.path.samestat(os.fstat(handle), os.stat(path))
+        except FileNotFoundError:
+            same = False
+        if same:
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            return handle
+        os.close(handle)  # its holder has removed it meanwhile
 
 
-def versions() -> dict[str, str]:
-    """The versions that a result depends on, and the kind of machine."""
-    return {
-        "vaetut": vaetut.__version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-    }
+if os.name == "nt":
+    import msvcrt
+
+    def _try_lock(handle: int) -> bool:
+        try:
+            os.lseek(handle, 1000, os.SEEK_SET)  # a byte behind the text, which others may then read
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        except OSError:
+            return False
+        finally:
+            os.lseek(handle, 0, os.SEEK_SET)
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(handle: int) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
 
-def _refuse(path: Path, reason: str, error: Exception | None = None) -> NoReturn:
-    detail = (
-        f" ({type(error).__name__}: {str(error).strip().splitlines()[0]})" if error and str(error) else ""
-    )
-    raise ValueError(f"{path} cannot be used: {reason}{detail}. It was left as it is") from error
+# --- writing
+
+
+def settle(folder: Path) -> None:
+    """Finish what a process that was killed had committed, unless a process is at work in the folder."""
+    if (folder / NEW / _COMMIT).exists():
+        with suppress(OSError), locked(folder):
+            recover(folder)
+
+
+def recover(folder: Path) -> None:
+    """Finish what was committed, and remove what was not. Holds the lock, or nobody writes."""
+    new = folder / NEW
+    if (new / _COMMIT).exists():
+        _move(folder)
+    if new.exists():
+        shutil.rmtree(new)
+    for path in folder.iterdir():
+        if path.name != _LOCK and _is_left_over(path):
+            path.unlink(missing_ok=True)
+
+
+def staging(folder: Path, goes_on: bool) -> Path:
+    """An empty folder for the next version of the run's files, with its checkpoint if the run goes on from it."""
+    new = folder / NEW
+    new.mkdir()
+    if goes_on:
+        try:
+            os.link(folder / CHECKPOINT, new / CHECKPOINT)
+        except OSError:  # a file system without links
+            shutil.copyfile(folder / CHECKPOINT, new / CHECKPOINT)
+    return new
+
+
+def publish(folder: Path, settings: Settings, seconds: float, saved: Callable[[VAE], Saved]) -> None:
+    """Put the run as the checkpoint in the staging folder has it in the place of what there is."""
+    new = folder / NEW
+    content = checkpoints.read(new / CHECKPOINT)
+    model, _ = read_model(new / CHECKPOINT)
+    write_model(model, new / MODEL, saved(model).about())
+    write_json(new / HISTORY, content["history"])
+    write_config(new, settings, seconds)
+    atomically(new / _COMMIT, lambda path: path.write_text(""))
+    _move(folder)
+
+
+def _move(folder: Path) -> None:
+    for name in PICTURES:  # of the model before
+        (folder / name).unlink(missing_ok=True)
+    for name in FILES:
+        if (folder / NEW / name).exists():
+            os.replace(folder / NEW / name, folder / name)
+    (folder / NEW / _COMMIT).unlink()

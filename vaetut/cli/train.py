@@ -1,17 +1,32 @@
 """`vaetut train`: what its options come to, and the run in its folder."""
 
+import contextlib
+import os
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
+from vaetut._support.files import write_signed
+from vaetut._support.text import is_terminal, printable
+from vaetut.aevb import History
+from vaetut.aevb import checkpoint as checkpoints
 from vaetut.aevb import train as fit
+from vaetut.aevb.model_file import serialized
+from vaetut.bounds import doubly_reparameterized, iwae_bound, sgvb_a, sgvb_b
 from vaetut.cli import run_folder
-from vaetut.cli.recipes import BOUNDS, DEFAULTS, RECIPES, Schedule, initialize
-from vaetut.cli.run_folder import CHECKPOINT, CONFIG, HISTORY, MODEL, Saved, is_first_process, versions
-from vaetut.data import load
+from vaetut.cli.options import RECIPES, Place, Settings, differences, flag
+from vaetut.cli.run_folder import CHECKPOINT, CONFIG, Saved, quoted
+from vaetut.cli.schedule import Schedule, initialize
+from vaetut.data import ImageData, load, own
 from vaetut.models import VAE
+
+BOUNDS = {"sgvb_b": sgvb_b, "sgvb_a": sgvb_a, "iwae": iwae_bound, "dreg": doubly_reparameterized}
+"""The bounds that can be trained, by the names that the command knows."""
 
 _MODEL_OPTIONS = ("latent_dim", "hidden_dim", "likelihood", "activation")
 _MATMUL = ("highest", "high", "medium")
@@ -19,178 +34,369 @@ _MATMUL = ("highest", "high", "medium")
 Options = dict[str, Any]
 
 
-def train(options: Options) -> Options:
+def train(given: Options) -> Options:
     """Fit a model and write its folder."""
-    folder, resume = options["out"], options.get("resume", False)
-    given = {name: value for name, value in options.items() if name in DEFAULTS or name == "recipe"}
-    settings = _resumed(folder, given) if resume else _settings(given)
-    first = is_first_process()
-    if first and not resume:
-        _check_free(folder, options.get("overwrite", False))
-    data = load(settings["dataset"])
-    goes_on = resume and (folder / CHECKPOINT).exists()
-    model, arguments = _model(settings, data.train.shape[1], None if goes_on else settings["init"])
-    how = _objective(settings, len(data.train)) | {"binarize": _binarize(settings)} | _machine(settings)
+    place = Place(**{name: given.pop(name) for name in list(given) if name in Place.__dataclass_fields__})
+    if place.resume and place.overwrite:
+        raise ValueError("--resume and --overwrite cannot both be given: go on with the run, or replace it")
+    if place.resume and place.recipe is not None:
+        raise ValueError("--recipe cannot be given with --resume: a run goes on with its own options")
+    folder = place.out
+    if place.resume:
+        run_folder.settle(folder)
+        settings = _resumed(folder, given)
+    else:
+        settings = _settings(given, place.recipe)
+    if not is_first(settings):
+        return _rank(place, settings)
+    if not place.resume:
+        run_folder.check_free(folder, place.overwrite)
+    data, settings = _data(settings, given, place)
+    arguments = _arguments(settings, data)  # what cannot be is refused before anything is written
+    if not settings.several_processes and settings.precision in _MATMUL:
+        device(settings.device)  # else Fabric has names of its own, such as gpu
 
-    before, new, replaced = 0.0, not folder.exists(), {}
-    if resume:
-        before = run_folder.read_json(folder / CONFIG)["seconds"]
-    elif first:
-        folder.mkdir(parents=True, exist_ok=True)
-        files = (folder / name for name in (CONFIG, MODEL, HISTORY, CHECKPOINT))
-        replaced = {file: file.read_bytes() for file in files if file.exists()}
-        for file in replaced:
-            file.unlink()
-        _write_config(folder, settings, 0.0)
-    if "fabric" in how:
-        how["fabric"].barrier()
-    start = time.perf_counter()
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        history = fit(
-            model,
-            data,
-            epochs=settings["epochs"],
-            batch_size=settings["batch_size"],
-            num_samples=settings["num_samples"],
-            seed=settings["seed"],
-            checkpoint=folder / CHECKPOINT,
-            resume=resume,
-            compile=settings["compile"],
-            **how,
+        with run_folder.locked(folder):
+            if place.resume:
+                run_folder.recover(folder)
+            else:
+                run_folder.check_free(folder, place.overwrite)
+                run_folder.recover(folder)
+            return _Run(place, settings, data, arguments).go()
+    finally:
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def is_first(settings: Settings) -> bool:
+    """Whether this is the process that writes and prints: one alone is, whatever a launcher has set."""
+    if not settings.several_processes:
+        return True
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+class _Run:
+    """One call of `vaetut train` in its locked folder."""
+
+    def __init__(self, place: Place, settings: Settings, data: ImageData, arguments: Options) -> None:
+        self.place, self.settings, self.data, self.arguments = place, settings, data, arguments
+        self.folder = place.out
+        self.goes_on = place.resume and (self.folder / CHECKPOINT).exists()
+        self.begun_afresh = not (self.folder / CONFIG).exists()
+        self.before = run_folder.read_config(self.folder).seconds if place.resume else 0.0
+        self.start = time.perf_counter()
+        self.epochs_done = 0
+        self.bar = tqdm(
+            total=settings.epochs,
+            unit="epoch",
+            disable=not is_terminal(sys.stderr),
         )
-    except KeyboardInterrupt:
-        if first:
-            _write_config(folder, settings, before + time.perf_counter() - start)
-        raise KeyboardInterrupt(f"stopped; to go on: vaetut train --out {folder} --resume") from None
-    except Exception:
-        if first and not resume and not (folder / CHECKPOINT).exists():
-            # There is nothing to go on from: leave all as it was.
-            (folder / CONFIG).unlink()
-            for file, content in replaced.items():
-                file.write_bytes(content)
-            if new:
-                folder.rmdir()
-        raise
-    if not first:
-        return {"text": ""}
-    seconds = before + time.perf_counter() - start
-    run_folder.save_model(folder, Saved(model, arguments, data.name, data.image_shape, how["binarize"]))
-    run_folder.write_json(folder / HISTORY, history.to_dict())
-    _write_config(folder, settings, seconds)
-    last = {name: curve[-1] for name, curve in history.to_dict().items()}
-    text = (
-        f"{folder}: {data.name}, {len(history.train)} epochs, {seconds:.1f} s\n"
-        f"bound, nats per image: training {last['train']:.2f}, test {last['validation']:.2f}\n"
-        f"next: vaetut evaluate {folder}"
+
+    def go(self) -> Options:
+        """Train, and return what is to be printed."""
+        done = len(run_folder.read_history(self.folder)["train"]) if self.goes_on else 0
+        if self.begun_afresh and not self.place.resume:
+            run_folder.write_config(self.folder, self.settings, 0.0)
+        new = run_folder.staging(self.folder, self.goes_on)
+        if self.goes_on and "state" in self.arguments:
+            _upgrade(new / CHECKPOINT, self.arguments["state"])
+        model = _model(self.settings, self.data, None if self.goes_on else self.settings.init)
+        self.epochs_done = done
+        try:
+            machine = _machine(self.settings)
+            self.start = time.perf_counter()
+            history = fit(
+                model,
+                self.data.train,
+                validation=self.data.test,
+                checkpoint=new / CHECKPOINT,
+                resume=self.place.resume,
+                progress=False,
+                on_epoch=self.after_epoch,
+                **self.arguments,
+                **machine,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self._stopped()) from None
+        except Exception as error:
+            if self.begun_afresh and not self.epochs_done:  # nothing to go on from: leave all as it was
+                (self.folder / CONFIG).unlink(missing_ok=True)
+            text = str(error).replace(str(new.resolve() / CHECKPOINT), str(self.folder / CHECKPOINT))
+            if text != str(error):
+                raise type(error)(text) from None
+            raise
+        finally:
+            self.bar.close()
+            run_folder.recover(self.folder)
+        return self._result(history)
+
+    def after_epoch(self, history: History) -> None:
+        """Put the epoch's files in place, and print its line."""
+        seconds = self.before + time.perf_counter() - self.start
+        run_folder.publish(self.folder, self.settings, seconds, self._saved)
+        self.epochs_done = len(history.train)
+        bound, test = history.train[-1], history.validation[-1]
+        if not self.bar.disable:
+            self.bar.set_postfix(bound=round(bound, 2), test=round(test, 2))
+            self.bar.update(self.epochs_done - self.bar.n)
+        elif sys.stderr is not None:
+            epoch = f"{self.epochs_done}/{self.settings.epochs}"
+            line = f"epoch {epoch}  bound {bound:.3f}  test {test:.3f}  {seconds:.1f} s"
+            with contextlib.suppress(OSError, ValueError):  # a log that cannot be written stops no training
+                print(printable(line, sys.stderr), file=sys.stderr, flush=True)
+
+    def _saved(self, model: VAE) -> Saved:
+        return Saved(
+            model,
+            self.settings.dataset,
+            self.data.image_shape,
+            treatment(self.settings),
+            run_folder.reading(self.settings) if self.settings.dataset not in NAMES else {},
+        )
+
+    def _stopped(self) -> str:
+        if not self.epochs_done and not self.begun_afresh:
+            return f"stopped in the first epoch; the run in {quoted(self.folder)} is as it was"
+        return f"stopped; to go on: vaetut train --out {quoted(self.folder)} --resume"
+
+    def _result(self, history: History) -> Options:
+        config = run_folder.read_config(self.folder)
+        if config.settings != self.settings:  # no new epoch, but another number of them, or device
+            run_folder.write_config(self.folder, self.settings, config.seconds)
+        curves = {"train": history.train, "validation": history.validation}
+        last = {name: curve[-1] for name, curve in curves.items()}
+        epochs, best = len(history.train), ""
+        if self.settings.patience is not None:
+            top = max(range(epochs), key=history.validation.__getitem__)
+            best = f"model.pt is that of epoch {top + 1}, the best: test {history.validation[top]:.2f}\n"
+        text = (
+            f"{quoted(self.folder)}: {self.data.name}, {epochs} epochs, {config.seconds:.1f} s\n"
+            f"bound, nats per image: training {last['train']:.2f}"
+            f", test {last['validation']:.2f}\n"
+            f"{best}next: vaetut evaluate {quoted(self.folder)}"
+        )
+        return {
+            "text": text,
+            "out": str(self.folder),
+            "seconds": config.seconds,
+            **last,
+            "options": self.settings.plain(),
+        }
+
+
+def _rank(place: Place, settings: Settings) -> Options:
+    """The part of a process that is not the first: it computes, and writes and prints nothing."""
+    data, settings = _data(settings, {}, place, quiet=True)
+    arguments = _arguments(settings, data)
+    goes_on = place.resume and (place.out / CHECKPOINT).exists()
+    model = _model(settings, data, None if goes_on else settings.init)
+    fit(
+        model,
+        data.train,
+        validation=data.test,
+        checkpoint=place.out / run_folder.NEW / CHECKPOINT,
+        resume=place.resume,
+        progress=False,
+        **arguments,
+        **_machine(settings),
     )
-    return {"text": text, "out": str(folder), "seconds": seconds, **last, "options": _plain(settings)}
+    return {"text": ""}
 
 
-def _settings(given: Options) -> Options:
+# --- what the options come to
+
+
+NAMES = ("digits", "mnist", "fashion-mnist")
+
+
+def _settings(given: Options, recipe_name: str | None) -> Settings:
     """All options of a new run: what is given, before the recipe, before the defaults."""
-    recipe = dict(RECIPES.get(given.get("recipe", ""), {}))
+    recipe = dict(RECIPES[recipe_name]) if recipe_name is not None else {}
     if given.get("init") is not None or given.get("bound", "sgvb_b") != "sgvb_b":
         recipe.pop("warm_up", None)  # it is for the beginning, and for the bound that has a divergence
-    settings = DEFAULTS | recipe | given
-    if settings["init"] is not None:
-        saved = run_folder.load_model(settings["init"])
-        theirs = {name: saved.arguments[name] for name in _MODEL_OPTIONS} | {"dataset": saved.dataset}
-        theirs["hidden_dim"] = tuple(theirs["hidden_dim"])
-        _agree(given, theirs, f"the model in {settings['init']} has")
-        settings |= theirs
+    settings = Settings(**(recipe | given))
+    if settings.init is not None:
+        saved = run_folder.open_model(settings.init)
+        model = saved.model
+        theirs = {
+            "latent_dim": model.latent_dim,
+            "hidden_dim": _tuple(model.hidden_dim),
+            "likelihood": model.likelihood_name,
+            "activation": model.activation,
+            "dataset": saved.dataset,
+            **saved.reading,
+        }
+        _agree(given, replace(settings, **theirs), theirs, f"the model in {quoted(settings.init)} has")
+        settings = replace(settings, **theirs)
     return settings
 
 
-def _resumed(folder: Path, given: Options) -> Options:
+def _resumed(folder: Path, given: Options) -> Settings:
     """All options of a run that goes on."""
     if not (folder / CONFIG).is_file():
-        raise FileNotFoundError(f"{folder} holds no run to go on with")
-    settings: Options = run_folder.read_json(folder / CONFIG)["options"]
-    settings["hidden_dim"] = tuple(settings["hidden_dim"])
-    settings["init"] = settings["init"] and Path(settings["init"])
-    free = {"device"} if settings["lr_decay"] or settings["warm_up"] else {"device", "epochs"}
-    fixed = {name: value for name, value in settings.items() if name not in free}
-    _agree(given, fixed, f"the run in {folder} has")
-    return settings | given
+        raise FileNotFoundError(f"{quoted(folder)} holds no run to go on with")
+    settings = run_folder.read_config(folder).settings
+    free = {"device"} if settings.lr_decay or settings.warm_up else {"device", "epochs"}
+    fixed = [name for name in Settings.__dataclass_fields__ if name not in free]
+    _agree(given, settings, fixed, f"the run in {quoted(folder)} has")
+    return replace(settings, **given)
 
 
-def _agree(given: Options, theirs: Options, whose: str) -> None:
-    for name, value in given.items():
-        if name in theirs and value != theirs[name]:
-            theirs_is = "the default" if theirs[name] is None else theirs[name]
-            raise ValueError(f"--{name.replace('_', '-')} cannot be {value}: {whose} {theirs_is}")
+def _agree(given: Options, theirs: Settings, names: Any, whose: str) -> None:
+    for name, value, before in differences({k: v for k, v in given.items() if k in names}, theirs):
+        raise ValueError(f"{name} cannot be {value}: {whose} {before}")
 
 
-def _check_free(folder: Path, overwrite: bool) -> None:
-    """Whether a new run may be written there."""
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; choose another --out")
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / CONFIG).is_file():
-            raise FileExistsError(f"{folder} holds other files; choose another --out")
-        if not overwrite:
-            raise FileExistsError(
-                f"{folder} holds a run; --resume goes on with it, --overwrite replaces it, or choose another --out"
-            )
+def _tuple(widths: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (widths,) if isinstance(widths, int) else tuple(widths)
 
 
-def _model(settings: Options, data_dim: int, init: Path | None) -> tuple[VAE, Options]:
-    """The model with its first parameters, and the arguments that make it."""
-    arguments = {"data_dim": data_dim} | {name: settings[name] for name in _MODEL_OPTIONS}
+def _data(
+    settings: Settings, given: Options, place: Place, quiet: bool = False
+) -> tuple[ImageData, Settings]:
+    """The data, and the options with the likelihood that fits them where none is given."""
+    for name in ("image_size", "test_share"):
+        if settings.dataset in NAMES and name in given and not place.resume:
+            raise ValueError(f"{flag(name)} is for data of one's own, and {settings.dataset} has its own")
+    data = open_data(settings.dataset, run_folder.reading(settings))
+    if settings.dataset in NAMES:
+        return data, settings
+    assert isinstance(data, own.OwnData)
+    chosen = "likelihood" in given or place.resume or settings.init is not None
+    why = "as asked for"
+    if not chosen:
+        likelihood, why = own.likelihood_for(data)
+        settings = replace(settings, likelihood=likelihood)
+    if not quiet and sys.stderr is not None:
+        line = f"{data.summary}; likelihood {settings.likelihood}, {why}"
+        print(printable(line, sys.stderr), file=sys.stderr, flush=True)
+    return data, settings
+
+
+def open_data(dataset: str, reading: Options) -> ImageData:
+    """The data set of this name, or in this folder or file."""
+    return load(dataset) if dataset in NAMES else own.read(Path(dataset), **reading)
+
+
+def _model(settings: Settings, data: ImageData, init: Path | None) -> VAE:
+    """The model with its first parameters."""
+    arguments = {name: getattr(settings, name) for name in _MODEL_OPTIONS}
     with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(settings["seed"])
-        model = VAE(**arguments)
-        initialize(model, settings["initialization"])
+        torch.default_generator.manual_seed(settings.seed)
+        model = VAE(data.train.shape[1], **arguments)
+        initialize(model, settings.initialization)
     if init is not None:
-        model.load_state_dict(run_folder.load_model(init).model.state_dict())
-    return model, arguments
+        model.load_state_dict(run_folder.open_model(init).model.state_dict())
+    return model
 
 
-def _objective(settings: Options, number: int) -> Options:
-    """The arguments of `vaetut.train` that say what to ascend and how, for ``number`` images."""
-    bound, decay, warm_up = settings["bound"], settings["lr_decay"], settings["warm_up"]
+def _arguments(settings: Settings, data: ImageData) -> Options:
+    """The arguments of `vaetut.train` that say what to ascend and how."""
+    found: Options = {
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "num_samples": settings.num_samples,
+        "seed": settings.seed,
+        "compile": settings.compile,
+        "binarize": treatment(settings),
+    }
+    if settings.patience is not None:
+        found["patience"] = settings.patience
+    if settings.drop_last:
+        found["drop_last"] = True
+        if len(data.train) < settings.batch_size:
+            raise ValueError(
+                f"--drop-last leaves no step: there are {len(data.train)} images, fewer than --batch-size "
+                f"{settings.batch_size}"
+            )
+    decay, warm_up = settings.lr_decay, settings.warm_up
     if decay == warm_up == 0:
-        return {"bound": BOUNDS[bound], "optimizer": settings["optimizer"], "learning_rate": settings["lr"]}
-    if warm_up and bound != "sgvb_b":
+        return found | {
+            "bound": BOUNDS[settings.bound],
+            "optimizer": settings.optimizer,
+            "learning_rate": settings.lr,
+        }
+    if warm_up and settings.bound != "sgvb_b":
         raise ValueError(
-            f"--warm-up must be 0 for --bound {bound}: only sgvb_b has the divergence as a term of its own"
+            f"--warm-up must be 0 for --bound {settings.bound}: only sgvb_b has the divergence as a term of its own"
         )
-    steps = settings["epochs"] * -(-number // settings["batch_size"])
-    schedule = Schedule(settings["optimizer"], settings["lr"], decay, warm_up, steps)
-    return {"bound": schedule.bound if warm_up else BOUNDS[bound], "optimizer": schedule.optimizer}
+    number, batch_size = len(data.train), settings.batch_size
+    steps = settings.epochs * (number // batch_size if settings.drop_last else -(-number // batch_size))
+    schedule = Schedule(settings.optimizer, settings.lr, decay, warm_up, steps)
+    return found | {
+        "bound": schedule.bound if warm_up else BOUNDS[settings.bound],
+        "optimizer": schedule.optimizer,
+        "state": schedule,
+    }
 
 
-def _binarize(settings: Options) -> str:
-    if settings["binarize"] != "auto":
-        return str(settings["binarize"])
-    return "dynamic" if settings["likelihood"] == "bernoulli" else "none"
+def treatment(settings: Settings) -> str:
+    """What is done with grey pixels."""
+    if settings.binarize != "auto":
+        return settings.binarize
+    return "dynamic" if settings.likelihood == "bernoulli" else "none"
 
 
-def _machine(settings: Options) -> Options:
+def device(name: str) -> torch.device:
+    """The device that is called so.
+
+    Raises:
+        ValueError: if this machine has none, or it holds no values.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0].partition(": cpu, cuda")[0].partition(". ")[0]
+        if name == "meta":
+            reason = "its tensors hold no values"
+        elif name.startswith("mps"):
+            reason = "there is no MPS"
+        raise ValueError(
+            f"--device must be auto or a device of this machine, got {name!r} ({reason})"
+        ) from None
+    return found
+
+
+def _machine(settings: Settings) -> Options:
     """The arguments of `vaetut.train` that say where and how it computes."""
-    precision = settings["precision"]
-    if precision in _MATMUL and settings["devices"] is None and settings["strategy"] is None:
-        return {"device": settings["device"], "precision": precision}
+    precision = settings.precision
+    if precision in _MATMUL and not settings.several_processes:
+        return {"device": settings.device, "precision": precision}
     try:
         from lightning_fabric import Fabric
     except ModuleNotFoundError:
         raise ValueError(
             "--devices, --strategy and mixed --precision need Lightning Fabric: pip install 'vaetut[scale]'"
         ) from None
-    fabric = Fabric(
-        accelerator=settings["device"],
-        devices=settings["devices"] or 1,
-        strategy=settings["strategy"] or "auto",
-        precision=None if precision in _MATMUL else precision,
-    )
-    fabric.launch()
+    try:
+        fabric = Fabric(
+            accelerator=settings.device,
+            devices=settings.devices or 1,
+            strategy=settings.strategy or "auto",
+            precision=None if precision in _MATMUL else precision,  # type: ignore[arg-type]
+        )
+        fabric.launch()
+    except (ValueError, RuntimeError) as error:
+        # among them Fabric's own for a device that is not there
+        raise ValueError(
+            f"--device {settings.device}, --devices {settings.devices}, --strategy {settings.strategy} and "
+            f"--precision {precision} do not go together on this machine: {str(error).strip().splitlines()[0]}"
+        ) from None
+    fabric.barrier()
     return {"fabric": fabric, "precision": precision if precision in _MATMUL else "highest"}
 
 
-def _write_config(folder: Path, settings: Options, seconds: float) -> None:
-    content = {"options": _plain(settings), "versions": versions(), "seconds": seconds}
-    run_folder.write_json(folder / CONFIG, content)
-
-
-def _plain(settings: Options) -> Options:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+def _upgrade(path: Path, schedule: Schedule) -> None:
+    """Give a checkpoint of the first edition, which had the steps with the optimizer alone, the schedule's state."""
+    content = checkpoints.read(path)
+    if content["configuration"].get("state") is None:
+        steps = content["optimizer"]["param_groups"][0]["steps"]
+        content["configuration"]["state"] = f"state: {type(schedule).__name__}"
+        content["state"] = {"state": {"steps": steps}}
+        write_signed(path, serialized(content))

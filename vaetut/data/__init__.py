@@ -1,5 +1,8 @@
 """Images to train on (chapter 11, *The variational auto-encoder*)."""
 
-from vaetut.data.images import DATA_DIR_VARIABLE, ImageData, binarize, load, parse_idx
+from vaetut.data.cache import DATA_DIR_VARIABLE
+from vaetut.data.idx import parse_idx
+from vaetut.data.loading import ImageData, binarize, load
+from vaetut.data.own import read
 
-__all__ = ["DATA_DIR_VARIABLE", "ImageData", "binarize", "load", "parse_idx"]
+__all__ = ["DATA_DIR_VARIABLE", "ImageData", "binarize", "load", "parse_idx", "read"]

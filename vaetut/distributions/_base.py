@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
-from torch.distributions.multivariate_normal import _batch_mahalanobis, _batch_mv
+from torch.distributions.multivariate_normal import _batch_mahalanobis
 from torch.distributions.utils import broadcast_all
 from torch.types import _size
 
@@ -82,12 +82,6 @@ def broadcast_shapes(**shapes: torch.Size) -> torch.Size:
 def squared_length(scale_tril: Tensor, difference: Tensor) -> Tensor:
     """|A⁻¹ x|² for a lower triangular A [*batch, d, d] and x [*sample, *batch, d], without copies of A."""
     result: Tensor = _batch_mahalanobis(scale_tril, difference)
-    return result
-
-
-def matvec(scale_tril: Tensor, noise: Tensor) -> Tensor:
-    """A ε for A [*batch, d, d] and ε [*sample, *batch, d]."""
-    result: Tensor = _batch_mv(scale_tril, noise)
     return result
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions.multivariate_normal import _batch_mv
 from torch.types import _size
 
 _LARGE = 1e5  # the shape from which the root is an expansion about the Gaussian; exact to 1e-14 there
@@ -219,7 +220,7 @@ def log1mexp(x: Tensor) -> Tensor:
     # Each branch is fed a harmless value where the other is chosen: else its infinite slope times 0 would be NaN.
     value = torch.where(
         small,
-        torch.log(-torch.expm1(-torch.where(small & ~nothing, x, 1.0))),
+        torch.log(-torch.expm1(-torch.where(small & (x > 0), x, 1.0))),
         torch.log1p(-torch.exp(-torch.where(small, 1.0, x))),
     )
     return torch.where(nothing, -math.inf, value)
@@ -230,7 +231,13 @@ def log_of(p: Tensor, complement: Tensor) -> Tensor:
     small, nothing = p < 0.5, p == 0
     value = torch.where(
         small,
-        torch.log(torch.where(small & ~nothing, p, 0.5)),
+        torch.log(torch.where(small & (p > 0), p, 0.5)),
         torch.log1p(-torch.where(small, 0.5, complement)),
     )
     return torch.where(nothing, -math.inf, value)
+
+
+def matvec(scale_tril: Tensor, noise: Tensor) -> Tensor:
+    """A ε for A [*batch, d, d] and ε [*sample, *batch, d]."""
+    result: Tensor = _batch_mv(scale_tril, noise)
+    return result

@@ -16,10 +16,10 @@ from vaetut.distributions._base import (
     broadcast_shapes,
     check_finite,
     in_dtype_of,
-    matvec,
     squared_length,
 )
 from vaetut.distributions._moments import log_moments
+from vaetut.distributions._special import matvec
 
 
 def log_sphere_area(d: int) -> float:

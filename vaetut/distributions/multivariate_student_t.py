@@ -15,10 +15,9 @@ from vaetut.distributions._base import (
     broadcast_shapes,
     check_finite,
     in_dtype_of,
-    matvec,
     squared_length,
 )
-from vaetut.distributions._special import open_uniform
+from vaetut.distributions._special import matvec, open_uniform
 from vaetut.distributions._stirling import digamma_difference, log_gamma_ratio
 
 

@@ -184,7 +184,9 @@ class Truncated(Distribution):
             of_base: Tensor = getattr(self.base, name).detach()
         except NotImplementedError:
             return value
-        return torch.where(unbounded & ~(of_base.abs() < math.inf), of_base.to(value.dtype), value)
+        return torch.where(
+            unbounded & (of_base.abs() < math.inf).logical_not(), of_base.to(value.dtype), value
+        )
 
     def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw z = F⁻¹(F(a) + u (F(b) − F(a))): differentiable in all parameters. Shape sample + batch."""

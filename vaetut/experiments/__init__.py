@@ -2,9 +2,11 @@
 
 ``python -m vaetut.experiments --help`` runs them from the command line. As functions:
 
-* `figure2.run`, `figure3.run` and `figure4.run`: one figure of the paper each, at any size;
+* `figure2.run`, `figure3.run` and `figure4.run`: one figure of the paper each, at any size, over the
+  `vaetut.experiments.runner.Settings`;
 * `wake_sleep` and `MonteCarloEM`: the algorithms that AEVB was compared with;
-* `hmc`, `leapfrog`, `marginal_likelihood`: what they and their evaluation need.
+* `hmc`, `leapfrog`, `marginal_likelihood`: what they and their evaluation need;
+* `full_vb.run`: appendix F, a posterior over the decoder's weights as well.
 """
 
 from vaetut.experiments.figure2 import kl_per_dimension
@@ -12,14 +14,17 @@ from vaetut.experiments.figure4 import decode_picture, manifold
 from vaetut.experiments.hmc import HMCSamples, HMCStep, adapt, hmc, hmc_step, leapfrog
 from vaetut.experiments.marginal import marginal_likelihood
 from vaetut.experiments.mcem import MonteCarloEM, complete_log_likelihood
+from vaetut.experiments.runner import Settings
 from vaetut.experiments.runs import read_json
-from vaetut.experiments.trainer import Trainer, mean_bound, new_model
+from vaetut.experiments.trainer import Loop, Trainer, mean_bound, new_model
 from vaetut.experiments.wake_sleep import WakeSleep, wake_sleep
 
 __all__ = [
     "HMCSamples",
     "HMCStep",
+    "Loop",
     "MonteCarloEM",
+    "Settings",
     "Trainer",
     "WakeSleep",
     "adapt",

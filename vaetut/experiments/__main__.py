@@ -1,8 +1,6 @@
 """`python -m vaetut.experiments`: the paper's experiments from the command line."""
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 import torch
 
 from vaetut.experiments import figure2, figure3, figure4
-from vaetut.experiments.runs import FIRST_POINT, file_name
+from vaetut.experiments.runs import file_name
 
 _RUNS: dict[str, tuple[Any, str]] = {
     "figure2": (
@@ -22,27 +20,29 @@ _RUNS: dict[str, tuple[Any, str]] = {
         figure3.run,
         "the marginal likelihood, AEVB, wake-sleep and Monte Carlo EM, N_train = 1000, 50000",
     ),
+    "figure3-rates": (figure3.run_rates, "Monte Carlo EM of figure 3 with each of the learning rates"),
     "figure4": (figure4.run, "the manifold of a 2-D latent space, and samples for each N_z of figure2"),
 }
-_MANY_CURVES = ("figure2", "figure3")
 _DESCRIPTION = """\
 Repeat the experiments of Kingma & Welling, Auto-Encoding Variational Bayes (arXiv 1312.6114), section 5.
 
 experiments:
 {}
-  all      one after the other, about an hour on two CPU cores with --jobs 2
+  all           one after the other, two to three hours on two CPU cores with --jobs 2
 """
 _EPILOG = """\
 A run can be stopped at any time, by Ctrl-C or otherwise: the same command goes on from the last point of each
 curve, and with larger --samples it takes the curves further. All curves of an experiment grow together.
+Figure 3 tries each learning rate for the whole run, which takes four times as long; --trial-samples 50000 picks
+as the paper did.
 
 MNIST is looked for in the folder that VAETUT_DATA_DIR names, else downloaded once. `--data digits` uses images
-that need no download. The paper's other data set, Frey Face, can no longer be had
-from a source with clear terms.
+that need no download. The paper's other data set, Frey Face, is not available from a source with clear terms.
 
 examples:
   python -m vaetut.experiments all --jobs 2
   python -m vaetut.experiments figure2 --samples 1e7 --jobs 2
+  python -m vaetut.experiments figure2 --samples 1e8 --device cuda
   python -m vaetut.experiments figure3 --data digits --results results --state state
 """
 
@@ -51,62 +51,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, the process's own if None; returns the exit status."""
     options = _parser().parse_args(arguments)
     names = list(_RUNS) if options.experiment == "all" else [options.experiment]
+    if options.jobs > 1:
+        torch.set_num_threads(1)  # as in the processes of the pool: the results file states it
+    given = {
+        name: getattr(options, name)
+        for name in ("samples", "trial_samples", "minutes", "seed", "jobs", "device", "together")
+        if getattr(options, name) is not None
+    }
     try:
         for name in names:
-            extra = {} if options.samples is None else {"samples": options.samples}
-            if name in _MANY_CURVES:
-                extra["share"] = options.share
-                if options.jobs > 1:
-                    if _side_by_side(name, options):
-                        return 1
-                    extra["samples"] = FIRST_POINT  # all curves are there: only the results are written
             print(f"== {name}: {_RUNS[name][1]}", flush=True)
+            if options.experiment == "all" and name != "figure2":  # the others run on the CPU
+                given = {key: value for key, value in given.items() if key not in ("device", "together")}
             _RUNS[name][0](
                 options.data,
-                **extra,
-                seed=options.seed,
-                minutes=options.minutes,
-                results_dir=options.results if options.share == (1, 1) else None,
-                state_dir=options.state,
+                **given,
+                results_dir=options.results,
+                state_dir=options.results / "state" if options.state is None else options.state,
                 command=_command(name, options),
                 progress=True,
             )
-            if options.share == (1, 1):
-                print(f"wrote {options.results / file_name(name, options.data)}.json", flush=True)
+            print(f"wrote {options.results / file_name(name, options.data)}.json", flush=True)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last point of each curve", file=sys.stderr)
         return 130
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, torch.cuda.OutOfMemoryError) as error:
         print(f"vaetut.experiments: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _side_by_side(name: str, options: argparse.Namespace) -> bool:
-    """Train the curves in several processes, which keep them in the state folder; True if one of them fails.
-
-    Each gets one thread: two processes do more than one with two threads.
-    """
-    command = [sys.executable, "-m", "vaetut.experiments", name]
-    for option in ("data", "samples", "minutes", "seed", "results", "state"):
-        if getattr(options, option) is not None:
-            command += [f"--{option}", str(getattr(options, option))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    torch.set_num_threads(1)  # for the record, which this process writes
-    processes = [
-        subprocess.Popen([*command, "--share", f"{k}/{options.jobs}"], env=environment)
-        for k in range(1, options.jobs + 1)
-    ]
-    try:
-        return any([process.wait() for process in processes])
-    except KeyboardInterrupt:  # which they get as well
-        for process in processes:
-            process.wait()
-        raise
-
-
 def _parser() -> argparse.ArgumentParser:
-    experiments = "\n".join(f"  {name:<8} {text}" for name, (_, text) in _RUNS.items())
+    experiments = "\n".join(f"  {name:<13} {text}" for name, (_, text) in _RUNS.items())
     parser = argparse.ArgumentParser(
         prog="python -m vaetut.experiments",
         description=_DESCRIPTION.format(experiments),
@@ -133,21 +109,33 @@ def _parser() -> argparse.ArgumentParser:
         metavar="J",
         help="processes that share the curves of an experiment, one for each CPU core; default: %(default)s",
     )
-    parser.add_argument("--share", type=_share, default=(1, 1), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--trial-samples",
+        type=_positive,
+        metavar="N",
+        help="how long each learning rate is tried; default: 50000 in figure2, the whole run in figure3",
+    )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="where figure2 is trained, such as cuda: all of its curves together; default: %(default)s",
+    )
+    parser.add_argument(
+        "--together", action="store_true", help="step all curves of figure2 together, on the CPU too"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument(
         "--results",
         type=Path,
-        default=Path("book/results"),
+        default=Path("results"),
         metavar="DIR",
         help="where the results files go; default: %(default)s",
     )
     parser.add_argument(
         "--state",
         type=Path,
-        default=Path("_build/experiments"),
         metavar="DIR",
-        help="where unfinished curves are kept; default: %(default)s",
+        help="where unfinished curves are kept; default: state, in the folder of the results",
     )
     return parser
 
@@ -172,12 +160,6 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _share(text: str) -> tuple[int, int]:
-    """``k/n``, as one process of `_side_by_side` gets it."""
-    k, n = text.split("/")
-    return int(k), int(n)
-
-
 def _command(name: str, options: argparse.Namespace) -> str:
     """What to type to get this results file, without the folders of this machine."""
     parts = ["python -m vaetut.experiments", name]
@@ -185,6 +167,12 @@ def _command(name: str, options: argparse.Namespace) -> str:
         parts.append(f"--data {options.data}")
     if options.samples is not None:
         parts.append(f"--samples {options.samples}")
+    if options.trial_samples is not None:
+        parts.append(f"--trial-samples {options.trial_samples}")
+    if options.device != "cpu":
+        parts.append(f"--device {options.device}")
+    elif options.together:
+        parts.append("--together")
     if options.seed:
         parts.append(f"--seed {options.seed}")
     return " ".join(parts)

@@ -1,4 +1,4 @@
-"""The experiments' curves as a figure like the paper's: a panel for each size, a colour for each algorithm."""
+"""The experiments' curves as a figure like the paper's: a panel for each size, a color for each algorithm."""
 
 from typing import Any
 

@@ -2,8 +2,8 @@
 
 import base64
 import io
-from collections.abc import Sequence
-from pathlib import Path
+import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from torch import Tensor
 from vaetut._support.validate import positive_int
 from vaetut.data import load
 from vaetut.exact import LatentVariableModel
-from vaetut.experiments import figure2
-from vaetut.experiments.runs import Curve, file_name, grow, results, write_json
+from vaetut.experiments import figure2, runner
+from vaetut.experiments.runner import Settings
+from vaetut.experiments.runs import Curve, checkpoints, results
 from vaetut.experiments.trainer import (
+    Loop,
     Trainer,
     aevb_objective,
     fixed_binarization,
@@ -25,44 +27,25 @@ from vaetut.experiments.trainer import (
     seeded,
 )
 
+DEFAULTS = replace(figure2.DEFAULTS, samples=1_000_000)
 LEARNING_RATE = 0.001
 GRID = 20  # rows and columns of the manifold
 SAMPLES_PER_ROW = 20
-_LEVELS = 16  # shades of grey that are kept
+_LEVELS = 16  # shades of gray that are kept
 
 
-def run(
-    data: str = "mnist",
-    *,
-    samples: int = 1_000_000,
-    latent_dims: Sequence[int] = figure2.LATENT_DIMS,
-    hidden_dim: int = figure2.HIDDEN_DIM,
-    seed: int = 0,
-    minutes: float | None = None,
-    results_dir: Path | None = None,
-    state_dir: Path | None = None,
-    command: str = "",
-    progress: bool = False,
-) -> dict[str, Any]:
+def run(data: str = "mnist", **settings: Any) -> dict[str, Any]:
     """Train a model with two latent dimensions, and draw its manifold and samples.
 
-    The optimiser is Adam, which gets farther in the same time than the paper's Adagrad: this figure is about what
+    The optimizer is Adam, which gets farther in the same time than the paper's Adagrad: this figure is about what
     is learned, and not about how fast.
 
-    Samples are also drawn from the decoders of figure 2 that are found in ``state_dir``, as far as they have been
-    trained by then.
+    Samples are also drawn from the decoders of figure 2 that are found in the state folder, as far as they have been
+    trained by then, for each of ``latent_dims``.
 
     Args:
         data: ``"mnist"`` or ``"digits"``.
-        samples: training samples evaluated for the model with two latent dimensions.
-        latent_dims: N_z of the other models.
-        hidden_dim: units of each hidden layer.
-        seed: of everything, as in figure 2.
-        minutes: stop earlier than ``samples``.
-        results_dir: where ``figure4.json`` goes; None for nowhere.
-        state_dir: where curves are kept; None for nowhere.
-        command: for the record.
-        progress: print each point.
+        **settings: any of the fields of `vaetut.experiments.runner.Settings`, in place of ``DEFAULTS``.
 
     Returns:
         What is written to ``figure4.json``; pictures are PNG files in base64, see `decode_picture`.
@@ -72,53 +55,53 @@ def run(
         >>> decode_picture(made["manifold"]).shape  # 20 x 20 images of 8 x 8 pixels
         (160, 160)
     """
-    images = load(data)
-    shape = images.image_shape
-    seen = fixed_binarization(images.train[: figure2.EVALUATED], seed)
-    unseen = fixed_binarization(images.test[: figure2.EVALUATED], seed + 1)
-    settings: dict[str, Any] = {"method": "AEVB", "latent_dim": 2, "hidden_dim": hidden_dim}
-    settings |= {"optimizer": "adam", "learning_rate": LEARNING_RATE, "data": data, "seed": seed}
-
-    def begin(notes: dict[str, Any] | None) -> tuple[Trainer, dict[str, Any]]:
-        model = new_model(images.train.shape[1], 2, hidden_dim, seed=seed)
-        rate = LEARNING_RATE
-        return Trainer(
-            model, images.train, aevb_objective, learning_rate=rate, seed=seed, optimizer="adam"
-        ), {}
-
-    def evaluate(trainer: Trainer) -> dict[str, Any]:
-        return figure2.point(seen, unseen, trainer)
-
-    state = state_dir and state_dir / (file_name("figure4", data) + ".pt")
-    plane = Curve(settings, begin, evaluate, state)
-
-    def report(newest: Curve) -> None:
-        if progress:
-            print(newest, flush=True)
-
-    grow([plane], samples, report, minutes)
-    others = figure2.make_curves(
-        data, latent_dims, hidden_dim, ["AEVB"], figure2.TRIAL_SAMPLES, seed, state_dir
-    )
-    trained = [plane, *(curve for curve in others if curve.points)]
-    rows = []
-    for curve in trained:
-        with torch.no_grad(), random_state(seeded(seed)):
+    chosen = replace(DEFAULTS, data=data, **settings)
+    runner.require_cpu(chosen)
+    plane = curves(chosen)[0]
+    start = time.monotonic()
+    for point in checkpoints(chosen.samples):
+        if plane.reach(point) and chosen.progress:
+            print(plane, flush=True)
+        if chosen.minutes is not None and time.monotonic() - start > 60 * chosen.minutes:
+            break
+    others = [curve for curve in figure2.curves(replace(chosen, methods=("AEVB",))) if curve.points]
+    shape, rows = load(data).image_shape, []
+    for curve in [plane, *others]:
+        with torch.no_grad(), random_state(seeded(chosen.seed)):
             model = curve.trainer.model
             drawn = model.likelihood(model.prior.sample((SAMPLES_PER_ROW,))).mean
         done = {"latent_dim": curve.settings["latent_dim"], "samples": curve.points[-1]["samples"]}
         rows.append(done | {"picture": encode_picture(drawn, shape, SAMPLES_PER_ROW // 2)})
     made = results(
         "figure4",
-        command,
-        {"data": data, "hidden_dim": hidden_dim, "seed": seed},
+        chosen.command,
+        {"data": data, "hidden_dim": chosen.hidden_dim, "seed": chosen.seed},
         curves=[plane.to_dict()],
         manifold=encode_picture(manifold(plane.trainer.model, GRID), shape, GRID),
         random_samples=rows,
     )
-    if results_dir is not None:
-        write_json(results_dir / (file_name("figure4", data) + ".json"), made)
+    runner.write("figure4", chosen, made)
     return made
+
+
+def curves(settings: Settings) -> list[Curve]:
+    """The one curve of this figure, that of the model with two latent dimensions."""
+    images = load(settings.data)
+    seen = fixed_binarization(images.train[: settings.evaluated], settings.seed)
+    unseen = fixed_binarization(images.test[: settings.evaluated], settings.seed + 1)
+    hidden_dim, seed = settings.hidden_dim, settings.seed
+    kept: dict[str, Any] = {"method": "AEVB", "latent_dim": 2, "hidden_dim": hidden_dim}
+    kept |= {"optimizer": "adam", "learning_rate": LEARNING_RATE, "data": settings.data, "seed": seed}
+
+    def begin(notes: dict[str, Any] | None) -> tuple[Loop, dict[str, Any]]:
+        model = new_model(images.train.shape[1], 2, hidden_dim, seed=seed)
+        options: dict[str, Any] = {"learning_rate": LEARNING_RATE, "seed": seed, "optimizer": "adam"}
+        return Trainer(model, images.train, aevb_objective, **options), {}
+
+    def evaluate(trainer: Loop) -> dict[str, Any]:
+        return figure2.point(seen, unseen, trainer.model)
+
+    return [Curve(kept, begin, evaluate, settings.state_file("figure4"))]
 
 
 @torch.no_grad()
@@ -149,7 +132,7 @@ def manifold(model: LatentVariableModel, steps: int = GRID) -> Tensor:
     return model.likelihood(torch.cartesian_prod(*[torch.special.ndtri(u)] * 2)).mean
 
 
-def encode_picture(images: Tensor, image_shape: tuple[int, int], columns: int) -> str:
+def encode_picture(images: Tensor, image_shape: tuple[int, ...], columns: int) -> str:
     """Images ``[n, height * width]`` in [0, 1], side by side, as a PNG in base64 of 16 shades, dark ink on white."""
     from PIL import Image  # matplotlib needs it too
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaetut._support.validate import float_tensor, positive_int
 
 LogDensity = Callable[[Tensor], Tensor]
-"""An unnormalised log density: a function of ``z [..., latent]`` with values ``[...]``, one for each chain."""
+"""An unnormalized log density: a function of ``z [..., latent]`` with values ``[...]``, one for each chain."""
 
 TARGET_ACCEPTANCE = 0.9
 _JITTER = (
@@ -127,7 +127,7 @@ def hmc(
     """Draw from a density, many chains at once, each with a step size of its own.
 
     The step size of a chain is adapted to an acceptance of 90 % during ``burn_in`` steps, which are thrown away, and
-    fixed from then on, since a chain that keeps on adapting is none any more.
+    fixed from then on, since a chain that keeps on adapting need not keep its target.
 
     Args:
         log_density: a function of ``z [..., latent]``, one value for each chain.

@@ -87,8 +87,8 @@ def _estimate(
 def _fitted(draws: Tensor) -> MultivariateStudentT:
     """A Student t for each chain of ``draws [num_chain, batch, latent]``, with its mean and covariance."""
     mean = draws.mean(0)
-    centred = (draws - mean).movedim(0, -1)  # [batch, latent, num_chain]
-    covariance = centred @ centred.mT / draws.shape[0]
+    centered = (draws - mean).movedim(0, -1)  # [batch, latent, num_chain]
+    covariance = centered @ centered.mT / draws.shape[0]
     # a chain that hardly moved has next to no spread: a thousandth of the prior's variance keeps it invertible
     floor = 1e-3 * torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
     return MultivariateStudentT(

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vaetut.experiments.hmc import adapt, hmc_step
-from vaetut.experiments.trainer import Trainer, random_state, seeded
+from vaetut.experiments.trainer import Loop, random_state, seeded
 from vaetut.models import VAE
 
 NUM_LEAPFROG = 10
@@ -17,6 +16,7 @@ def complete_log_likelihood(model: VAE, x: Tensor, z: Tensor) -> Tensor:
     r"""$\log p_\theta(x, z) = \log p_\theta(x|z) + \log p(z)$ for ``x [M, D]`` and ``z [M, K]``: ``[M]`` in nats.
 
     Example:
+        >>> import torch
         >>> from vaetut.experiments.trainer import new_model
         >>> model = new_model(64, 2, 20, seed=0)
         >>> complete_log_likelihood(model, torch.ones(5, 64), torch.zeros(5, 2)).shape
@@ -25,16 +25,20 @@ def complete_log_likelihood(model: VAE, x: Tensor, z: Tensor) -> Tensor:
     return model.likelihood(z).log_prob(x) + model.prior.log_prob(z)
 
 
-class MonteCarloEM(Trainer):
+class MonteCarloEM(Loop):
     r"""Train the decoder alone, on codes drawn from its own posterior; there is no encoder.
 
     For each minibatch one step of HMC, 10 leapfrog steps long, moves the codes of its datapoints towards
     $p_\theta(z|x)$; then the decoder takes 5 steps of Adagrad up $\log p_\theta(x, z)$ at these codes
     (``eq-exp-fisher``: its mean over the posterior has the gradient of $\log p_\theta(x)$). The code of a datapoint
-    is kept until its next visit, so each has a chain of its own, begun at the prior. All chains share a step size,
-    which is adapted to an acceptance of 90 % as they go.
+    is kept until its next visit, so each has a chain of its own, begun at the prior.
 
-    Each update counts M training samples evaluated, as it does for the other algorithms; the 10 passes of the
+    All chains share a step size, which is adapted to an acceptance of 90 % (the paper's appendix E) and never frozen,
+    unlike that of `hmc`: the posteriors move with the decoder, and a step size that was right for the first decoder
+    is not for the last. An adapting chain need not keep its target exactly. Here it nearly does, since a
+    datapoint's step size was set by the acceptances of other minibatches, not by its own state.
+
+    Each update counts as M training samples evaluated, as it does for the other algorithms; the 10 passes of the
     leapfrog steps are not counted, though they take most of the time.
 
     Args:
@@ -56,8 +60,8 @@ class MonteCarloEM(Trainer):
     updates_per_visit = NUM_UPDATES
 
     def __init__(self, model: VAE, x: Tensor, *, learning_rate: float, seed: int = 0) -> None:
-        super().__init__(model, x, lambda model, x: torch.zeros(()), learning_rate=learning_rate, seed=seed)
-        if self.is_grey:
+        super().__init__(model, x, learning_rate=learning_rate, seed=seed)
+        if self.is_gray:
             raise ValueError(
                 "x must be black and white, each pixel 0 or 1; draw it once with vaetut.binarize"
             )
@@ -79,14 +83,11 @@ class MonteCarloEM(Trainer):
         self.step_size = adapt(self.step_size, self.acceptance)
         for _ in range(NUM_UPDATES):
             value = complete_log_likelihood(self.model, batch, move.z).mean()
-            loss: Any = -value
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            self.raise_objective(value)
         return value.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of a `Trainer`, the codes and the step size."""
+        """The state of a `Loop`, the codes and the step size."""
         return super().state_dict() | {"z": self.z, "step_size": self.step_size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

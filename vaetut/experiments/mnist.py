@@ -1,4 +1,6 @@
-"""How good the models of `vaetut train --recipe paper` and `--recipe best` are: book/results/mnist-*.json.
+"""How good the models of `vaetut train --recipe paper` and `--recipe best` are: chapter 12.
+
+They are trained and evaluated by the command line, and written to ``mnist-paper.json`` and ``mnist-best.json``.
 
     python -m vaetut.experiments.mnist paper   three seeds, some minutes each
     python -m vaetut.experiments.mnist best    the VAE, then importance weighting from there on: more than an hour,
@@ -18,10 +20,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vaetut.cli.run_folder import CONFIG, HISTORY, MODEL, write_json
+from vaetut._support.files import write_json
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-RESULTS = ROOT / "book" / "results"
+CONFIG, HISTORY = "config.json", "history.json"  # what the command writes into a run's folder
 SEEDS = (0, 1, 2)
 
 
@@ -38,13 +39,12 @@ def vaetut(*arguments: str) -> dict[str, Any]:
 def measure(runs: Path, name: str, train: str, evaluate: str) -> dict[str, Any]:
     """Train, unless it is done, and evaluate; the commands are recorded as one types them."""
     folder = runs / name
-    if not (folder / MODEL).exists():
-        goes_on = (folder / CONFIG).exists()
-        start = "--resume" if goes_on else train.format(runs=runs)
-        vaetut("train", "--out", str(folder), *shlex.split(start))
+    # a model is there from the first epoch on; resuming a run that is done trains nothing
+    start = "--resume" if (folder / CONFIG).exists() else train.format(runs=runs)
+    vaetut("train", "--out", str(folder), *shlex.split(start))
     result = vaetut("evaluate", str(folder), *shlex.split(evaluate))
-    config = json.loads((folder / CONFIG).read_text())
-    history = json.loads((folder / HISTORY).read_text())
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
     return {
         "commands": [
             f"vaetut train --out runs/{name} {train.format(runs='runs')}",
@@ -58,7 +58,7 @@ def measure(runs: Path, name: str, train: str, evaluate: str) -> dict[str, Any]:
     }
 
 
-def write(name: str, command: str, measured: list[dict[str, Any]], **content: Any) -> None:
+def write(folder: Path, name: str, command: str, measured: list[dict[str, Any]], **content: Any) -> None:
     """Write a results file."""
     versions = measured[0]["versions"]
     for run in measured:
@@ -72,9 +72,9 @@ def write(name: str, command: str, measured: list[dict[str, Any]], **content: An
         "versions": versions,
         "machine": machine,
     }
-    RESULTS.mkdir(exist_ok=True)
-    write_json(RESULTS / f"{name}.json", rounded({**header, "threads": threads, **content, "runs": measured}))
-    print(f"wrote {RESULTS / name}.json")
+    path = folder / f"{name}.json"
+    write_json(path, rounded({**header, "threads": threads, **content, "runs": measured}))
+    print(f"wrote {path}")
 
 
 def rounded(value: Any) -> Any:
@@ -86,7 +86,7 @@ def rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def paper(runs: Path) -> None:
+def paper(runs: Path, results: Path) -> None:
     """AEVB's network: the bound after 20 epochs, for three seeds."""
     measured = [
         measure(runs, f"paper-{seed}", f"--recipe paper --seed {seed}", "--num-samples 100 --iwae-samples 10")
@@ -94,6 +94,7 @@ def paper(runs: Path) -> None:
     ]
     bounds = [run["bound"]["value"] for run in measured]
     write(
+        results,
         "mnist-paper",
         "python -m vaetut.experiments.mnist paper",
         measured,
@@ -101,7 +102,7 @@ def paper(runs: Path) -> None:
     )
 
 
-def best(runs: Path, epochs: int, images: str) -> None:
+def best(runs: Path, results: Path, epochs: int, images: str) -> None:
     """The network of Burda, Grosse and Salakhutdinov: the bound first, then that of 5 and that of 50 draws.
 
     Compiled, a step takes five sixths of its time.
@@ -120,6 +121,7 @@ def best(runs: Path, epochs: int, images: str) -> None:
     }
     measured = [measure(runs, name, train, evaluation) for name, train in stages.items()]
     write(
+        results,
         "mnist-best",
         "python -m vaetut.experiments.mnist best",
         measured,
@@ -135,16 +137,27 @@ def main() -> None:
     )
     parser.add_argument("recipe", choices=["paper", "best"])
     parser.add_argument(
-        "--runs", type=Path, default=ROOT / "_build" / "mnist", help="where the models are kept"
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="where the results file goes; default: %(default)s",
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where the models are kept; default: %(default)s"
     )
     parser.add_argument("--epochs", type=int, default=400, help="best: of the VAE")
     parser.add_argument("--images", type=int, help="best: evaluate on the first so many test images")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
     if options.recipe == "paper":
-        paper(options.runs)
+        paper(options.runs, options.results)
     else:
-        best(options.runs, options.epochs, f" --images {options.images}" if options.images else "")
+        best(
+            options.runs,
+            options.results,
+            options.epochs,
+            f" --images {options.images}" if options.images else "",
+        )
 
 
 if __name__ == "__main__":

@@ -1,23 +1,18 @@
 """What every experiment shares: curves that can be stopped and continued, and results files: chapter 12.
 
-A curve's state is written after each of its points, and the results file with it; both are written beside their
-place and then moved there, so that they are whole at any moment. An experiment that is stopped goes on from there.
+A curve's state is written after each of its points, and the results file with it, both atomically. An experiment
+that is stopped goes on from there.
 """
 
-import json
 import os
-import platform
-import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import vaetut
-from vaetut._support.files import atomically
-from vaetut.experiments.trainer import Trainer
+from vaetut._support import files
+from vaetut.experiments.trainer import Loop
 
 POINTS_PER_DECADE = 6
 FIRST_POINT = 10_000
@@ -39,17 +34,22 @@ class Curve:
     def __init__(
         self,
         settings: dict[str, Any],
-        begin: Callable[[dict[str, Any] | None], tuple[Trainer, dict[str, Any]]],
-        evaluate: Callable[[Trainer], dict[str, Any]],
+        begin: Callable[[dict[str, Any] | None], tuple[Loop, dict[str, Any]]],
+        evaluate: Callable[[Any], dict[str, Any]],
         state: Path | None = None,
     ) -> None:
         self.settings, self._begin, self._evaluate, self._path = settings, begin, evaluate, state
         self.notes: dict[str, Any] = {}
         self.points: list[dict[str, Any]] = []
-        self._trainer: Trainer | None = None
+        self._trainer: Loop | None = None
         self._saved: dict[str, Any] | None = None
         if state is not None and state.exists():
             saved = torch.load(state, weights_only=True)
+            missing = {"settings", "notes", "points", "trainer"} - set(saved)
+            if missing:
+                raise ValueError(
+                    f"{state} lacks {', '.join(sorted(missing))}; it is of another program or version"
+                )
             if saved["settings"] != settings:
                 raise ValueError(
                     f"{state} holds a run with {saved['settings']}, not {settings}; "
@@ -58,7 +58,7 @@ class Curve:
             self.notes, self.points, self._saved = saved["notes"], saved["points"], saved["trainer"]
 
     @property
-    def trainer(self) -> Trainer:
+    def trainer(self) -> Loop:
         """The trainer, begun, or continued from its saved state, when it is first asked for."""
         if self._trainer is None:
             self._trainer, self.notes = self._begin(self.notes if self._saved else None)
@@ -81,6 +81,12 @@ class Curve:
             write_state(self._path, {**state, "trainer": trainer.state_dict()})
         return True
 
+    def adopt(self, notes: dict[str, Any], points: list[dict[str, Any]]) -> None:
+        """Take over what another process has computed; a trainer of this one starts anew from the saved state."""
+        self.notes, self.points, self._trainer = notes, points, None
+        if self._path is not None and self._path.exists():
+            self._saved = torch.load(self._path, weights_only=True)["trainer"]
+
     def __str__(self) -> str:
         of = ", ".join(str(value) for value in self.settings.values())
         last = self.points[-1] if self.points else {}
@@ -89,32 +95,6 @@ class Curve:
     def to_dict(self) -> dict[str, Any]:
         """The curve as it stands in a results file."""
         return {**self.settings, **self.notes, "points": self.points}
-
-
-def grow(
-    curves: Sequence[Curve],
-    samples: int,
-    report: Callable[[Curve], object],
-    minutes: float | None = None,
-    per_decade: int = POINTS_PER_DECADE,
-) -> None:
-    """Take all curves to ``samples``, in turns, so that they grow together, on points even on a log axis.
-
-    Args:
-        curves: the curves; those with a saved state go on from there.
-        samples: how far.
-        report: called with the curve after each new point.
-        minutes: stop after the first point that is finished later than this.
-        per_decade: points for each factor of ten.
-    """
-    start = time.monotonic()
-    for point in checkpoints(samples, per_decade):
-        for curve in curves:
-            if not curve.reach(point):
-                continue
-            report(curve)
-            if minutes is not None and time.monotonic() - start > 60 * minutes:
-                return
 
 
 def checkpoints(samples: int, per_decade: int = POINTS_PER_DECADE) -> list[int]:
@@ -131,32 +111,6 @@ def checkpoints(samples: int, per_decade: int = POINTS_PER_DECADE) -> list[int]:
     return [*points, samples]
 
 
-def reporter(
-    experiment: str,
-    command: str,
-    settings: dict[str, Any],
-    curves: Sequence[Curve],
-    results_dir: Path | None,
-    progress: bool,
-) -> Callable[[Curve | None], dict[str, Any]]:
-    """The function that `grow` calls with each new point: it writes the results file anew, and prints the point.
-
-    It returns what it has written; with None in place of a curve it prints nothing.
-    """
-
-    def report(newest: Curve | None) -> dict[str, Any]:
-        made = results(
-            experiment, command, settings, curves=[curve.to_dict() for curve in curves if curve.points]
-        )
-        if results_dir is not None:
-            write_json(results_dir / (file_name(experiment, settings["data"]) + ".json"), made)
-        if progress and newest is not None:
-            print(newest, flush=True)
-        return made
-
-    return report
-
-
 def file_name(experiment: str, data: str) -> str:
     """What the files of an experiment are called; those on other data than the paper's do not take their place.
 
@@ -169,7 +123,7 @@ def file_name(experiment: str, data: str) -> str:
 
 def results(experiment: str, command: str, settings: dict[str, Any], **content: Any) -> dict[str, Any]:
     """What a results file holds: the experiment, how it was run and on what, and its numbers."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "vaetut": vaetut.__version__}
+    versions = {name: files.versions()[name] for name in ("python", "torch", "vaetut")}
     return {
         "experiment": experiment,
         "command": command,
@@ -182,12 +136,9 @@ def results(experiment: str, command: str, settings: dict[str, Any], **content: 
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a results file in one move, each curve point on a line of its own."""
-    text = json.dumps(content, indent=1, allow_nan=False)
-    # the innermost lists and objects on one line each
-    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda part: re.sub(r"\s*\n\s*", " ", part[0]), text)
+    """Write a results file atomically, each curve point on a line of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    files.write_json(path, content, indent=1, compact=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -197,10 +148,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
         >>> read_json(Path("no-such-file.json")) is None
         True
     """
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return files.read_json(path) if path.exists() else None
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers and dicts in one move, for `torch.load` with ``weights_only=True``."""
+    """Write tensors, numbers and dicts atomically, for `torch.load` with ``weights_only=True``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomically(path, lambda temporary: torch.save(state, temporary))
+    files.atomically(path, lambda temporary: torch.save(state, temporary))

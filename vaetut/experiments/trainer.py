@@ -6,6 +6,7 @@ algorithms, needs a loop that goes on to any number of samples, stops there, and
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,28 +43,19 @@ def wake_sleep_objective(model: VAE, x: Tensor) -> Tensor:
 OBJECTIVES: dict[str, Objective] = {"AEVB": aevb_objective, "wake-sleep": wake_sleep_objective}
 
 
-class Trainer:
-    r"""One learning curve in the making: a model, its optimiser, its random numbers and its count of samples.
+class Loop(ABC):
+    r"""What is the same for every algorithm: minibatches, Adagrad, random numbers, and the count of samples.
 
-    The objective of the paper is the MAP criterion: a prior $\mathcal N(0, I)$ on all parameters subtracts
-    $\|\theta\|^2 / 2N$ from the bound per datapoint, which is a weight decay of 1/N. The optimiser is Adagrad,
-    minibatches are slices of a new permutation for each epoch, and their grey pixels are drawn anew each time.
+    The criterion of the paper is MAP: a prior $\mathcal N(0, I)$ on all parameters subtracts
+    $\|\theta\|^2 / 2N$ from the objective per datapoint, which is a weight decay of 1/N. The optimizer is Adagrad,
+    minibatches are slices of a new permutation for each epoch, and their gray pixels are drawn anew each time.
 
     Args:
         model: trained in place.
-        x: ``[N, D]``, the training data; black and white already, or grey.
-        objective: what to raise.
-        learning_rate: the optimiser's.
+        x: ``[N, D]``, the training data; black and white already, or gray.
+        learning_rate: the optimizer's.
         seed: fixes the minibatches and the noise.
         optimizer: ``"adagrad"``, or another that `vaetut.train` knows by name; the paper did not have Adam yet.
-
-    Example:
-        >>> from vaetut import load
-        >>> x = load("digits").train
-        >>> trainer = Trainer(new_model(64, 2, 20, seed=0), x, aevb_objective, learning_rate=0.02)
-        >>> trainer.advance(1000)
-        >>> trainer.samples
-        1000
     """
 
     updates_per_visit = 1
@@ -72,7 +64,6 @@ class Trainer:
         self,
         model: VAE,
         x: Tensor,
-        objective: Objective,
         *,
         learning_rate: float,
         seed: int = 0,
@@ -80,8 +71,8 @@ class Trainer:
     ) -> None:
         if len(x) < BATCH_SIZE:
             raise ValueError(f"x must have at least {BATCH_SIZE} rows, one minibatch, got {len(x)}")
-        self.model, self.x, self.objective, self.seed = model, x, objective, seed
-        self.is_grey = bool(((x > 0) & (x < 1)).any())
+        self.model, self.x, self.seed = model, x, seed
+        self.is_gray = bool(((x > 0) & (x < 1)).any())
         kind: Any = OPTIMIZERS[one_of(optimizer, "optimizer", OPTIMIZERS)][0]
         self.optimizer: torch.optim.Optimizer = kind(
             model.parameters(), lr=learning_rate, weight_decay=1 / len(x), fused=True
@@ -108,7 +99,7 @@ class Trainer:
             while self.samples < samples:
                 index = self._next_index()
                 batch = self.x[index]
-                last = self.step(binarize(batch) if self.is_grey else batch, index)
+                last = self.step(binarize(batch) if self.is_gray else batch, index)
                 self.visits += 1
             self._random_state = generator.get_state()
         self.seconds += time.perf_counter() - start
@@ -119,14 +110,16 @@ class Trainer:
                 f"{self.optimizer.param_groups[0]['lr']:g}, may be too large"
             )
 
+    @abstractmethod
     def step(self, batch: Tensor, index: Tensor) -> Tensor:
-        """Raise the objective of one minibatch, the rows ``index`` of the data; return its value before that."""
-        value = self.objective(self.model, batch)
+        """Learn from one minibatch, the rows ``index`` of the data; return the objective before that."""
+
+    def raise_objective(self, value: Tensor) -> None:
+        """Take one step of the optimizer up ``value``."""
         loss: Any = -value
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return value.detach()
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on to the bit; plain tensors, numbers and dicts."""
@@ -156,8 +149,48 @@ class Trainer:
         return self._order[position * BATCH_SIZE :][:BATCH_SIZE]
 
 
+class Trainer(Loop):
+    """One learning curve in the making, of an algorithm that raises an objective of the model and a minibatch.
+
+    Args:
+        model: trained in place.
+        x: ``[N, D]``, the training data; black and white already, or gray.
+        objective: what to raise.
+        learning_rate: the optimizer's.
+        seed: fixes the minibatches and the noise.
+        optimizer: as for `Loop`.
+
+    Example:
+        >>> from vaetut import load
+        >>> x = load("digits").train
+        >>> trainer = Trainer(new_model(64, 2, 20, seed=0), x, aevb_objective, learning_rate=0.02)
+        >>> trainer.advance(1000)
+        >>> trainer.samples
+        1000
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        x: Tensor,
+        objective: Objective,
+        *,
+        learning_rate: float,
+        seed: int = 0,
+        optimizer: str = "adagrad",
+    ) -> None:
+        super().__init__(model, x, learning_rate=learning_rate, seed=seed, optimizer=optimizer)
+        self.objective = objective
+
+    def step(self, batch: Tensor, index: Tensor) -> Tensor:
+        """Raise the objective of one minibatch; return its value before that."""
+        value = self.objective(self.model, batch)
+        self.raise_objective(value)
+        return value.detach()
+
+
 def new_model(data_dim: int, latent_dim: int, hidden_dim: int, *, seed: int) -> VAE:
-    """A float32 `vaetut.VAE` with all parameters drawn from N(0, 0.01), the paper's initialisation.
+    """A float32 `vaetut.VAE` with all parameters drawn from N(0, 0.01), the paper's initialization.
 
     Example:
         >>> model = new_model(64, 2, 20, seed=0)
@@ -172,9 +205,12 @@ def new_model(data_dim: int, latent_dim: int, hidden_dim: int, *, seed: int) -> 
 
 
 def pick_learning_rate(
-    make: Callable[[float], Trainer], score: Callable[[Trainer], float], samples: int = 10_000
+    make: Callable[[float], Loop], score: Callable[[Any], float], samples: int = 10_000
 ) -> tuple[float, dict[str, float]]:
-    """The rate among ``LEARNING_RATES`` with the best score after a short trial, as the paper chose it.
+    """The rate among ``LEARNING_RATES`` with the best score after a trial.
+
+    The paper chose by "performance on the training set in the first few iterations". That favors large rates: one
+    that is ahead after 500 steps can fail later, so that figure 3 tries each rate for the whole run.
 
     Args:
         make: a new trainer with that learning rate.
@@ -215,7 +251,7 @@ def mean_bound(model: VAE, x: Tensor, seed: int = 0) -> float:
 
 
 def fixed_binarization(x: Tensor, seed: int = 0) -> Tensor:
-    """Black-and-white images drawn once with the grey values as probabilities, the same for every curve."""
+    """Black-and-white images drawn once with the gray values as probabilities, the same for every curve."""
     return binarize(x, generator=torch.Generator().manual_seed(seed))
 
 

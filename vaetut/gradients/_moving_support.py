@@ -28,8 +28,8 @@ from torch.distributions import (
 )
 
 from vaetut._support.validate import has_no_values, values_are_checked
-from vaetut.distributions._copies import tensors_of, with_tensors
-from vaetut.distributions._support import is_transformed, support_ends
+from vaetut.distributions.copies import tensors_of, with_tensors
+from vaetut.distributions.support import is_transformed, support_ends
 from vaetut.gradients._inputs import is_discrete, name_of
 
 _LEAST_POWER = (

@@ -42,8 +42,7 @@ from torch.distributions import (
 
 from vaetut._support.validate import any_true
 from vaetut.distributions import Erlang, MultivariateStudentT
-from vaetut.distributions._base import matvec
-from vaetut.distributions._special import draw_log_gamma, log_gamma_quantile, open_uniform
+from vaetut.distributions._special import draw_log_gamma, log_gamma_quantile, matvec, open_uniform
 from vaetut.reparam._map import Map
 from vaetut.reparam.noise import JointNoise, StandardExponential, StandardNormal, StandardUniform
 from vaetut.reparam.registry import families, parameters, register_reparameterization, reparameterize

@@ -27,7 +27,7 @@ from torch.distributions import (
 from torch.types import _size
 
 from vaetut.distributions import Elliptical, Logistic, MultivariateStudentT, Rayleigh, Triangular
-from vaetut.distributions._base import matvec
+from vaetut.distributions._special import matvec
 from vaetut.reparam._map import Map
 from vaetut.reparam.noise import (
     JointNoise,

@@ -251,9 +251,13 @@ def catalogue() -> list[Row]:
     return sorted((rule.row for rule in _rules.values()), key=lambda row: FAMILIES.index(row.family))
 
 
-@torch.compiler.assume_constant_result  # looked up while code is traced, and no part of the graph
 def _choices_of(kind: type[Distribution]) -> tuple[_Choice, ...]:
     return _choices(kind)  # type: ignore[arg-type] # of a hash that takes self
+
+
+# Looked up while code is traced, and no part of the graph. This is all that torch.compiler.assume_constant_result does,
+# which takes seconds to import the compiler first.
+_choices_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache

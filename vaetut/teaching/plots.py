@@ -1,4 +1,4 @@
-"""The book's figures: one style, eight colours, and the few drawings that several chapters share.
+"""The book's figures: one style, eight colors, and the few drawings that several chapters share.
 
 Used in every chapter; the graphical model belongs to chapter 1, the bound and its gap to chapter 2, images and
 the latent plane to chapter 11. Every drawing returns its `Figure`, so that it can be the last expression of a
@@ -170,7 +170,7 @@ def density(
         z: abscissae, ``[n]``, a tensor or an array.
         values: ordinates, ``[n]``.
         label: the curve's name, written beside it; ``$…$`` is set as a formula.
-        color: a key of `COLORS` or any matplotlib colour.
+        color: a key of `COLORS` or any matplotlib color.
         at: the abscissa at which the label stands; over the peak by default.
         fill: tint the area below the curve.
 
@@ -216,11 +216,14 @@ def image_grid(
     rows: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Images side by side in one picture, dark ink on white.
+    """Images side by side in one picture: gray ones as dark ink on white, color ones as they are.
 
     Args:
-        images: ``[n, height * width]`` or ``[n, height, width]``, 0 for white to 1 for ink.
-        image_shape: ``(height, width)`` of one image.
+        images: gray, 0 for white to 1 for ink: ``[n, height, width]``; or in color, red, green and blue in [0, 1]:
+            ``[n, 3, height, width]``, as torch has them, or ``[n, height, width, 3]``, as image files have them. Any
+            of them may also be flattened, ``[n, -1]``. Values outside are clipped.
+        image_shape: of one image: ``(height, width)``, or ``(3, height, width)`` or ``(height, width, 3)``, which
+            flattened images in color need.
         columns: images per row.
         rows: a name for each row.
         ax: where to draw; a new figure by default.
@@ -229,26 +232,24 @@ def image_grid(
         >>> import torch
         >>> image_grid(torch.rand(20, 64), (8, 8)).axes[0].images[0].get_array().shape
         (17, 89)
+        >>> image_grid(torch.rand(20, 3, 8, 8), (8, 8)).axes[0].images[0].get_array().shape
+        (17, 89, 3)
     """
-    height, width = (positive_int(side, "image_shape") for side in image_shape)
-    flat = _array(images, "images", (2, 3))
-    if len(flat) == 0 or flat[0].size != height * width:
-        raise ValueError(
-            f"images must be [n, {height * width}] for image_shape {(height, width)}, got {flat.shape}"
-        )
-    columns = min(positive_int(columns, "columns"), len(flat))
-    count = -(-len(flat) // columns)
+    pictures = _pictures(images, image_shape)
+    height, width, channels = pictures.shape[1:]
+    columns = min(positive_int(columns, "columns"), len(pictures))
+    count = -(-len(pictures) // columns)
     if rows is not None and len(rows) != count:
         raise ValueError(f"rows must name each of the {count} rows, got {len(rows)} names")
-    cells = np.zeros((count * columns, height + 1, width + 1))  # one white pixel between neighbours
-    cells[: len(flat), :height, :width] = flat.reshape(-1, height, width)
-    table = (
-        cells.reshape(count, columns, height + 1, width + 1).swapaxes(1, 2).reshape(count * (height + 1), -1)
-    )
+    paper = 0.0 if channels == 1 else 1.0  # white, in either scale
+    cells = np.full((count * columns, height + 1, width + 1, channels), paper)  # one pixel between neighbors
+    cells[: len(pictures), :height, :width] = pictures
+    table = cells.reshape(count, columns, height + 1, width + 1, channels).swapaxes(1, 2)
+    table = table.reshape(count * (height + 1), -1, channels)[:-1, :-1]
     tile = min(6.4 / columns, 1.1)
     with style():
         ax = _axes(ax, height=max(0.5, tile * count * height / width))
-        ax.imshow(table[:-1, :-1], cmap="gray_r", vmin=0, vmax=1)
+        ax.imshow(table[..., 0] if channels == 1 else table, cmap="gray_r", vmin=0, vmax=1)
         ax.set_xticks([])
         ax.set_yticks(
             [(height + 1) * r + (height - 1) / 2 for r in range(count)] if rows else [], list(rows or [])
@@ -257,6 +258,27 @@ def image_grid(
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
     return _figure(ax)
+
+
+def _pictures(images: Any, image_shape: Sequence[int]) -> NDArray[np.float64]:
+    """The images as ``[n, height, width, channels]``, with one channel for gray and three for color."""
+    shape = tuple(positive_int(side, "image_shape") for side in image_shape)
+    array = _array(images, "images", (2, 3, 4)).clip(0, 1)
+    if len(shape) == 2 and array.ndim == 4:  # in color, and the images themselves say where the channels are
+        shape = (3, *shape) if array.shape[1:] == (3, *shape) else (*shape, 3)
+    if len(shape) not in (2, 3) or (len(shape) == 3 and 3 not in (shape[0], shape[2])):
+        raise ValueError(
+            f"image_shape must be (height, width), (3, height, width) or (height, width, 3), got {shape}"
+        )
+    fits = array.shape[1:] in (shape, (int(np.prod(shape)),))
+    if len(array) == 0 or not fits:
+        raise ValueError(
+            f"images must be [n, {np.prod(shape)}] or {['n', *shape]} for image_shape {shape}, got {array.shape}"
+        )
+    pictures = array.reshape(-1, *shape)
+    if len(shape) == 2:
+        return pictures[..., None]
+    return np.moveaxis(pictures, 1, -1) if shape[0] == 3 else pictures
 
 
 def latent_plane(means: Any, labels: Any, ax: Axes | None = None) -> Figure:

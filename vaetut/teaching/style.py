@@ -1,6 +1,6 @@
-"""The style of the book's figures: eight colours, matplotlib settings, and figures that are shown once.
+"""The style of the book's figures: eight colors, matplotlib settings, and figures that are shown once.
 
-All of it is public as part of `vaetut.plots`.
+All of it is public as part of `vaetut.plots`, and used in every chapter.
 """
 
 from contextlib import AbstractContextManager
@@ -22,8 +22,8 @@ COLORS = {
     "muted": "#737584",
     "accent": "#9d1200",
 }
-"""Colours by what they stand for. Each has a contrast of at least 4.5 : 1 on white, so it serves for text too; any
-two are told apart with every common colour blindness, on white and on the book's dark pages, which invert figures."""
+"""Colors by what they stand for. Each has a contrast of at least 4.5 : 1 on white, so it serves for text too; any
+two are told apart with every common color blindness, on white and on the book's dark pages, which invert figures."""
 
 PALE = "#e4e5ea"  # grid lines and fills that must stay behind everything else
 

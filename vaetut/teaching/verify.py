@@ -3,11 +3,13 @@
 Used in every chapter; *How this book is tested* says what stands behind it.
 """
 
+import sys
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from vaetut._support.text import printable
 from vaetut._support.validate import one_of
 
 Relation = Literal["=", "<=", ">="]
@@ -99,12 +101,18 @@ def verify(
     else:
         found = f"equal to {tolerance:.0e}".replace("e-0", "e-") if tolerance else "equal"
     count = "" if a.numel() == 1 else f"all {a.numel()} "
-    print(f"✓ {label}    left {_show(a)}    right {_show(b)}    {count}{found}")
+    line = f"✓ {label}    left {_show(a)}    right {_show(b)}    {count}{found}"
+    print(
+        printable(line, sys.stdout)
+    )  # a console without a check mark must not turn a right equation into an error
 
 
 def _side(value: Any, name: str) -> Tensor:
     try:
-        side = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+        if isinstance(value, Tensor):  # to the CPU first: not every device has float64
+            side = value.detach().cpu().to(torch.float64)
+        else:
+            side = torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(
             f"{name} must be a number or a tensor of numbers, got {type(value).__name__}"

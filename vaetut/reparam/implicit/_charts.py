@@ -27,7 +27,9 @@ from torch.distributions import (
 from torch.nn.functional import logsigmoid, softplus
 
 from vaetut._support.validate import any_true
-from vaetut.distributions._support import is_transformed
+from vaetut.distributions.shape_tails import beta_is_above, beta_log_density, beta_log_tail
+from vaetut.distributions.support import is_transformed
+from vaetut.reparam.implicit._cdf import inside_components
 from vaetut.reparam.implicit._quadrature import LogDensity, Split, reach, split
 
 TINY = math.log(torch.finfo(torch.float64).tiny)
@@ -95,18 +97,30 @@ def split_in(chart: Chart, x: Tensor, q: Distribution, rounds: int | None) -> Sp
 def chart_of(q: Distribution, z: Tensor) -> Chart:
     """The chart for q: written for its family, or found from the ends of its support."""
     for family, make in _FAMILIES.items():
-        if isinstance(q, family) and type(q).log_prob is family.log_prob:
+        if isinstance(q, family) and (type(q).log_prob, type(q).cdf) == (family.log_prob, family.cdf):
             return make(q, z)
     support: Any = q.support
     lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
-    lower, upper = (
-        None if end is None else torch.as_tensor(end).to(z).expand_as(z[0]) for end in (lower, upper)
-    )
+    lower, upper = (_finite_end(end, z, q) for end in (lower, upper))
     if lower is not None and upper is not None:
         return _interval(q.log_prob, lower, upper)
     if lower is not None or upper is not None:
         return _half_line(q.log_prob, lower, upper)
     return _line(q.log_prob, z)
+
+
+def _finite_end(end: Any, z: Tensor, q: Distribution) -> Tensor | None:
+    """The end of a support, None where it is at infinity."""
+    if end is None:
+        return None
+    end = torch.as_tensor(end).to(z).expand_as(z[0])
+    if any_true(end.isinf()):
+        if any_true(~end.isinf()):
+            raise NotImplementedError(
+                f"the support of {type(q).__name__} ends at infinity for a part of the batch only; treat it apart"
+            )
+        return None
+    return end
 
 
 def _line(log_prob: LogDensity, z: Tensor) -> Chart:
@@ -297,17 +311,22 @@ def _mixture(q: Any, z: Tensor, rounds: int | None) -> Moved:
     """dz/dφ = Σ πₖ pₖ/p · dzₖ/dφ − Σ ∂πₖ/∂φ · Fₖ / p, with dzₖ/dφ the gradient at z were it a draw of component k."""
     component = q.component_distribution
     each = z.unsqueeze(-1).expand(*z.shape, component.batch_shape[-1])
-    moved = move(component, each, rounds)
+    inside, beyond, safe = inside_components(component, each)
+    moved = move(component, safe, rounds)
     with torch.no_grad():
         log_weight = q.mixture_distribution.logits.log_softmax(-1)
-        log_p = q.log_prob(z)
-        share = torch.exp(log_weight + component.log_prob(each) - log_p.unsqueeze(-1))
-        below, above = ((log_weight + part).logsumexp(-1) for part in moved[1:])
+        log_each = log_weight + torch.where(inside, component.log_prob(safe), -math.inf)
+        log_p = log_each.logsumexp(-1)
+        share = torch.exp(log_each - log_p.unsqueeze(-1))
+        zero = torch.zeros_like(each)
+        log_below = torch.where(inside, moved.log_below, torch.where(beyond, zero, -math.inf))
+        log_above = torch.where(inside, moved.log_above, torch.where(beyond, -math.inf, zero))
+        below, above = ((log_weight + part).logsumexp(-1) for part in (log_below, log_above))
         # Σ ∂πₖ/∂φ = 0, so Fₖ may be replaced by Fₖ − 1: the smaller of the two cancels less.
         lower = (below < above).unsqueeze(-1)
-        mass = torch.where(lower, moved.log_below.exp(), -moved.log_above.exp())
+        mass = torch.where(lower, log_below.exp(), -log_above.exp())
     weights = q.mixture_distribution.logits.softmax(-1)
-    step = (share * (moved.z - each)).sum(-1) - (weights * mass).sum(-1) * torch.exp(-log_p)
+    step = (share * (moved.z - safe)).sum(-1) - (weights * mass).sum(-1) * torch.exp(-log_p)
     return Moved(z + (step - step.detach()), below, above)
 
 
@@ -349,14 +368,19 @@ def _transformed(q: Any, z: Tensor, rounds: int | None) -> Moved:
     return Moved(z + (image - image.detach()), below, above)
 
 
-def move_dirichlet(q: Dirichlet, z: Tensor, rounds: int | None = None) -> Tensor:
+def move_dirichlet(q: Dirichlet, z: Tensor) -> Tensor:
     """Attach the gradient to draws ``[samples, *batch, K]`` of a Dirichlet.
 
     z_k is beta with concentrations αₖ and Σⱼ αⱼ − αₖ, and what the others share among them does not depend on αₖ:
     when αₖ moves, z_k moves as that beta does and the others shrink in proportion.
     """
     others = 1 - torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-    chart = beta_chart(q.concentration, (q.concentration @ others).detach())
-    x = _log_positive(z) - _log_positive(z @ others)
-    step = z * split_in(chart, x, q, rounds).step
+    a, b = q.concentration, (q.concentration @ others).detach()
+    x = (_log_positive(z) - _log_positive(z @ others)).detach()
+    log_tail = beta_log_tail(a, b, x)
+    # dx/dα = −∂F/∂α / g(x), with F or F − 1
+    slope = (
+        torch.where(beta_is_above(a, b, x), 1.0, -1.0) * (log_tail - beta_log_density(a, b, x)).detach().exp()
+    )
+    step = z * slope * (log_tail - log_tail.detach())
     return z + step - z * step.sum(-1, keepdim=True)

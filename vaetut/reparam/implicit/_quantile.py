@@ -6,6 +6,7 @@ the same gradient.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,15 +22,27 @@ from torch.distributions import (
     StudentT,
     TransformedDistribution,
     VonMises,
-    biject_to,
-    constraints,
 )
+from torch.nn.functional import logsigmoid
 
 from vaetut.distributions import Erlang
 from vaetut.distributions._special import log_gamma_quantile
+from vaetut.distributions.copies import with_tensors
+from vaetut.distributions.support import support_ends
 from vaetut.reparam._map import Map
-from vaetut.reparam.implicit import implicit_gradient, implicit_rsample
+from vaetut.reparam.implicit._cdf import (
+    component_log_density,
+    component_tails,
+    has_cdf,
+    is_known,
+    is_through_transforms,
+    log_density,
+    overrides_cdf,
+    tail,
+)
 from vaetut.reparam.implicit._charts import move
+from vaetut.reparam.implicit._vectors import conditionals, for_each_component, is_vector_mixture
+from vaetut.reparam.implicit.gradient import differentiable, implicit_rsample, univariate
 from vaetut.reparam.noise import StandardUniform
 from vaetut.reparam.registry import families, register_reparameterization, reparameterize
 
@@ -40,29 +53,29 @@ def _is_univariate(q: Any) -> bool:
     """Whether q, a distribution or a class, is continuous and has one coordinate."""
     try:
         support = q.support
-        return (
-            not support.is_discrete
-            and support.event_dim == 0
-            and not (isinstance(q, Distribution) and q.event_shape)
-        )
+        if isinstance(q, Distribution) and q.event_shape:
+            return is_vector_mixture(q)
+        return bool(not support.is_discrete and support.event_dim == 0)
     except (AttributeError, NotImplementedError):
         return False
 
 
+def _is_movable(q: Any) -> bool:
+    """Whether a mixture has the map: the class may."""
+    return isinstance(q, type) or _is_univariate(q)
+
+
 def implicit(q: Distribution) -> Map:
-    """Give the map of a univariate density."""
+    """Give the map of a univariate density, or of a mixture of vectors with independent coordinates."""
 
     def g(u: Tensor) -> Tensor:
-        u = u.expand(torch.broadcast_shapes(u.shape, q.batch_shape))
-        z = implicit_gradient(q, quantile(q, u.detach()))
-        if u.requires_grad:
-            z = z + (u - u.detach()) * (-q.log_prob(z.detach()).detach()).exp()
-        return z
+        u = u.expand(torch.broadcast_shapes(u.shape, q.batch_shape + q.event_shape))
+        return differentiable(univariate(q), quantile(q, u.detach()), u)
 
     like = _like(q)
     fast = isinstance(q, Gamma | Beta) and like.dtype == torch.float32  # what implicit_rsample would come to
     return Map(
-        StandardUniform(like, q.batch_shape),
+        StandardUniform(like, q.batch_shape, q.event_shape),
         g,
         q.rsample if fast else lambda shape: implicit_rsample(q, shape),
     )
@@ -79,7 +92,7 @@ for _kind in (Gamma, Chi2, Erlang, Beta, StudentT, FisherSnedecor, VonMises, Mix
         remark="any univariate density, in all its parameters: g solves for the root, rsample has no need to"
         if _kind is Distribution
         else "",
-        applies=_is_univariate if _kind is Distribution else None,
+        applies={Distribution: _is_univariate, MixtureSameFamily: _is_movable}.get(_kind),
     )(implicit)
 
 
@@ -99,66 +112,140 @@ def dirichlet(q: Dirichlet) -> Map:
 
 @torch.no_grad()
 def quantile(q: Distribution, u: Tensor) -> Tensor:
-    """Solve F(z) = u for z, in the shape of u, which ends in the batch shape of q.
+    """Solve F(z) = u for z, in the shape of u, which ends in the batch and event shape of q.
 
-    Where the package has a closed form or the gamma's quantile it is that; else F is integrated (see `_charts`), and
-    the root of its log odds is found by Newton's method inside a bracket.
+    Where the package has a closed form or the gamma's quantile it is that; else the root of the log odds of F is found
+    by Newton's method inside a bracket, with F as in `_cdf` or integrated (see `_charts`). All is done in float64.
     """
-    if "inverse_cdf" in families(type(q)):
-        return reparameterize(q, "inverse_cdf").g(u)
-    if isinstance(q, Gamma):
-        return log_gamma_quantile(u, q.concentration).exp() * (q.concentration / q.rate)
-    if isinstance(q, TransformedDistribution):
+    return _quantile(with_tensors(q, Tensor.double), u.double()).to(u.dtype)
+
+
+def _quantile(q: Any, u: Tensor) -> Tensor:
+    if is_vector_mixture(q):
+        return _coordinates(q, u)
+    if not overrides_cdf(q):
+        if "inverse_cdf" in families(type(q)):
+            return reparameterize(q, "inverse_cdf").g(u)
+        if isinstance(q, Gamma):
+            return log_gamma_quantile(u, q.concentration).exp() * (q.concentration / q.rate)
+    if isinstance(q, TransformedDistribution) and is_through_transforms(q):
         sign: Any = math.prod(transform.sign for transform in q.transforms)
-        z = quantile(q.base_dist, torch.where(torch.as_tensor(sign, device=u.device) > 0, u, 1 - u))
+        z = _quantile(q.base_dist, torch.where(torch.as_tensor(sign, device=u.device) > 0, u, 1 - u))
         for transform in q.transforms:
             z = transform(z)
         return z
-    return _solve(q, u.double()).to(u.dtype)
-
-
-def _solve(q: Distribution, u: Tensor) -> Tensor:
-    """Newton's method, kept inside a bracket, on the log odds of F in a coordinate y on the real line."""
-    target = u.logit()
     if isinstance(q, MixtureSameFamily):
         parts: Any = q.component_distribution
-        each = quantile(parts, u.unsqueeze(-1).expand(*u.shape, parts.batch_shape[-1]))
-        to_z, low, high = biject_to(constraints.real), each.amin(-1), each.amax(-1)
+        each = _quantile(parts, u.unsqueeze(-1).expand(*u.shape, parts.batch_shape[-1]))
+        return _solve(u, _real, _log_odds(q), each.amin(-1), each.amax(-1))
+    if isinstance(q, VonMises):
+        low, high = torch.full_like(u, -math.pi), torch.full_like(u, math.pi)
     else:
-        circle = constraints.interval(-math.pi, math.pi)
-        to_z = biject_to(circle if isinstance(q, VonMises) else q.support)
-        low, high = torch.full_like(u, -1), torch.full_like(u, 1)
+        low, high = (end.expand(u.shape).to(u) for end in support_ends(q))
+    return _solve(u, _line_to(low, high), _log_odds(q))
 
-    def look(y: Tensor) -> tuple[Tensor, Tensor]:
-        """The log odds of F less those of u, and their derivative."""
-        z = to_z(y)
+
+ToZ = Callable[[Tensor], tuple[Tensor, Tensor]]  # z, and the log of its slope
+Odds = Callable[[Tensor], tuple[Tensor, Tensor]]  # log F(z) − log(1 − F(z)), and the log of its slope
+
+
+def _real(y: Tensor) -> tuple[Tensor, Tensor]:
+    return y, torch.zeros_like(y)
+
+
+def _line_to(low: Tensor, high: Tensor) -> ToZ:
+    """The real line onto the support, by an increasing map that its ends choose."""
+    width = torch.where(low.isfinite() & high.isfinite(), high - low, 1.0)
+    from_low, from_high = torch.where(low.isfinite(), low, 0.0), torch.where(high.isfinite(), high, 0.0)
+
+    def to_z(y: Tensor) -> tuple[Tensor, Tensor]:
+        inside = torch.where(y < 0, from_low + width * y.sigmoid(), from_high - width * (-y).sigmoid())
+        one_sided = torch.where(low.isfinite(), from_low + y.exp(), from_high - (-y).exp())
+        both, one = low.isfinite() & high.isfinite(), low.isfinite() | high.isfinite()
+        z = torch.where(both, inside, torch.where(one, one_sided, y))
+        slope = torch.where(both, width.log() + logsigmoid(y) + logsigmoid(-y), 0.0)
+        return z, torch.where(one & ~both, torch.where(low.isfinite(), y, -y), slope)
+
+    return to_z
+
+
+def _log_odds(q: Distribution) -> Odds:
+    exact = has_cdf(q) and is_known(q)
+
+    def look(z: Tensor) -> tuple[Tensor, Tensor]:
+        if exact:
+            every, zero = torch.ones_like(z, dtype=torch.bool), torch.zeros_like(z)
+            below, above = tail(q, z, zero, every).log(), (-tail(q, z, zero, ~every)).log()
+            return below - above, log_density(q, z) - below - above
         flat = z.reshape(-1, *q.batch_shape)
         _, below, above = move(q, flat)
-        log_slope = q.log_prob(flat) - below - above
-        odds = (below - above).reshape(y.shape) - target
-        return odds, (log_slope.reshape(y.shape) + to_z.log_abs_det_jacobian(y, z)).exp()
+        slope = q.log_prob(flat) - below - above
+        return (below - above).reshape(z.shape), slope.reshape(z.shape)
 
-    for _ in range(_DOUBLINGS):
-        outside = look(low)[0] > 0
-        if isinstance(q, MixtureSameFamily) or not outside.any():
-            break
-        low = torch.where(outside, 2 * low, low)
-    for _ in range(_DOUBLINGS):
-        outside = look(high)[0] < 0
-        if isinstance(q, MixtureSameFamily) or not outside.any():
-            break
-        high = torch.where(outside, 2 * high, high)
+    return look
+
+
+def _solve(u: Tensor, to_z: ToZ, odds: Odds, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    """Newton's method, kept inside a bracket, on the log odds of F in a coordinate y on the real line."""
+    target = u.logit()
+
+    def look(y: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_slope = to_z(y)
+        value, slope = odds(z)
+        return value - target, (slope + log_slope).exp()
+
+    if low is None or high is None:
+        low, high = torch.full_like(u, -1), torch.full_like(u, 1)
+        for _ in range(_DOUBLINGS):
+            outside = look(low)[0] > 0
+            if not outside.any():
+                break
+            low = torch.where(outside, 2 * low, low)
+        for _ in range(_DOUBLINGS):
+            outside = look(high)[0] < 0
+            if not outside.any():
+                break
+            high = torch.where(outside, 2 * high, high)
     y = (low + high) / 2
     for _ in range(_STEPS):
-        odds, slope = look(y)
-        low, high = torch.where(odds < 0, y, low), torch.where(odds < 0, high, y)
-        step = y - odds / slope
+        miss, slope = look(y)
+        low, high = torch.where(miss < 0, y, low), torch.where(miss < 0, high, y)
+        step = y - miss / slope
         step = torch.where((step > low) & (step < high), step, (low + high) / 2)
-        done = (step - y).abs() <= 1e-14 * y.abs().clamp(min=1)
+        done = (step - y).abs() <= 1e-15 * y.abs().clamp(min=1e-3)
         y = step
         if done.all():
             break
-    return to_z(y)
+    return to_z(y)[0]
+
+
+def _coordinates(q: Any, u: Tensor) -> Tensor:
+    """One coordinate after another, each of the univariate mixture that those before it leave."""
+    dims, parts = len(q.event_shape), q.component_distribution
+    base = parts.base_dist
+    dim = -1 - dims
+    spread = u.unsqueeze(dim).expand(*u.shape[: u.dim() - dims], parts.batch_shape[-1], *q.event_shape)
+    each = _quantile(base, spread).flatten(-dims)
+    z, flat_u = each.mean(-2), u.flatten(-dims)
+
+    def full(values: Tensor) -> Tensor:
+        return for_each_component(q, values.reshape(u.shape))
+
+    for d in range(z.shape[-1]):
+        weight = conditionals(q, full(z)).log_weights[..., d].exp()
+
+        def look(value: Tensor, d: int = d, weight: Tensor = weight, z: Tensor = z) -> tuple[Tensor, Tensor]:
+            at = full(torch.cat([z[..., :d], value.unsqueeze(-1), z[..., d + 1 :]], -1))
+            every, zero = torch.ones_like(at, dtype=torch.bool), torch.zeros_like(at)
+            below = (weight * component_tails(base, at, zero, every).flatten(-dims)[..., d]).sum(-1).log()
+            above = (-weight * component_tails(base, at, zero, ~every).flatten(-dims)[..., d]).sum(-1).log()
+            density = (weight * component_log_density(base, at).flatten(-dims)[..., d].exp()).sum(-1).log()
+            return below - above, density - below - above
+
+        bracket = each[..., d]
+        root = _solve(flat_u[..., d], _real, look, bracket.amin(-1), bracket.amax(-1))
+        z = torch.cat([z[..., :d], root.unsqueeze(-1), z[..., d + 1 :]], -1)
+    return z.reshape(u.shape)
 
 
 def _like(q: Distribution) -> Tensor:

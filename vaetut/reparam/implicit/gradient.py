@@ -25,9 +25,13 @@ from torch.distributions import (
 from torch.types import _size
 
 from vaetut._support.validate import any_true, float_tensor
-from vaetut.distributions._copies import tensors_of, with_tensors
-from vaetut.distributions._support import is_transformed
+from vaetut.distributions.copies import tensors_of, with_tensors
+from vaetut.distributions.shape_tails import under_transform
+from vaetut.distributions.support import is_transformed
+from vaetut.reparam.implicit._cdf import agrees, check_no_gap, has_cdf, is_known
 from vaetut.reparam.implicit._charts import move, move_dirichlet
+from vaetut.reparam.implicit._exact import attach_by_cdf
+from vaetut.reparam.implicit._vectors import attach_by_conditionals, is_vector_mixture
 
 _NATIVE = (Gamma, Beta, Dirichlet)  # a Chi2 is a Gamma
 _BUDGET = 2**18  # values of log_prob that are held at a time
@@ -37,7 +41,8 @@ _ROUNDS = 10  # of refinement under torch.func, where their number cannot depend
 def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool | None = None) -> Tensor:
     r"""Draw z from q, with the implicit gradient in every parameter (chapter 10, ``eq-imp-estimator``).
 
-    The exact gradient comes from quadrature (see `implicit_gradient`), in float64 whatever the dtype of q. torch has
+    The exact gradient is −(∂F/∂φ)/p, by quadrature where q has no CDF (see `implicit_gradient`), in float64 whatever
+    the dtype of q. torch has
     one of its own for the gamma (and chi-squared), the beta and the Dirichlet, an approximation by series, in float64
     too. The largest relative errors of dz/dφ in several runs of ``benchmarks/implicit.py``, over draws whose
     parameters are spread evenly on a log scale (torch's against the exact one, that against mpmath):
@@ -58,8 +63,8 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
     Kumaraswamy, both shapes in 0.01 … 100              2e-14
     =========================================  =======  =======
 
-    With torch's own it takes 0.1 to 0.6 µs for a draw and its gradient, on one core; the exact one takes 30 to 80 µs
-    where each draw has parameters of its own, and 2 to 6 µs for each of many draws from one q.
+    The cost of the exact one is that of the CDF, a few µs for a draw with parameters of its own. Where q has no CDF it
+    comes from quadrature, which takes ten times as long.
 
     Args:
         q: a univariate distribution with ``sample`` and ``log_prob`` (an ``Independent`` of them, too), or a Dirichlet.
@@ -85,7 +90,7 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
         >>> bool(logits.grad[1] > 0)  # more weight on the right component moves every draw to the right
         True
     """
-    base = _univariate(q)
+    base = univariate(q)
     if exact is None:
         exact = not (isinstance(base, _NATIVE) and tensors_of(base)[0].dtype == torch.float32)
     if not exact:
@@ -96,7 +101,7 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
             )
         draws: Tensor = q.rsample(torch.Size(sample_shape))
         return draws
-    return _differentiable(base, q.sample(torch.Size(sample_shape)))
+    return differentiable(base, q.sample(torch.Size(sample_shape)))
 
 
 def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
@@ -123,9 +128,18 @@ def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
     two peaks. Draws smaller than 1e-150 or larger than 1e150 are for the gamma, beta, Student's t, F and inverse
     gamma only.
 
-    Under ``torch.func`` (``vmap``, ``grad``; not ``jvp``) the number of refinements is fixed: enough where the scales
-    of the two tails are within a factor of 100. Nothing is computed in pieces there, nor for a q whose parameters are
-    no attributes of it. Second derivatives are an error.
+    Where q has a CDF that can be differentiated (the families of `vaetut.reparam.implicit._cdf`, transforms and
+    mixtures of them, classes with a ``cdf`` of their own that is the integral of their density), no quadrature is
+    needed. The second derivatives of z are then right, too, to 1e-9 (torch's trigamma), since both F and z are
+    differentiated again; so are ``jvp`` and ``jacfwd``, and under ``torch.func`` the derivatives up to the third. The
+    quadrature has first derivatives only, in reverse mode, and its second ones are an error; under ``torch.func`` it
+    does a fixed number of refinements, enough where the scales of the two tails are within a factor of 100.
+
+    A mixture of vectors whose components are an ``Independent`` of such a family moves coordinate by coordinate
+    (`vaetut.reparam.implicit._vectors`).
+
+    A density of your own that has no ``cdf`` and jumps at a place that moves with a parameter, inside of its support,
+    has a term there that the quadrature cannot see: write a ``cdf``, or make it a mixture of its parts.
 
     Args:
         q: a univariate distribution with ``log_prob`` (an ``Independent`` of them, too), or a Dirichlet.
@@ -137,7 +151,8 @@ def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
     Raises:
         TypeError: if q is no distribution, or z no float32 or float64 tensor.
         ValueError: if q is discrete, or has parameters that require a gradient but a ``log_prob`` that passes none on;
-            if z has the wrong shape, or values outside the support of q.
+            if z has the wrong shape, or values outside the support of q; if the weights of a mixture whose supports
+            leave a gap require a gradient.
         NotImplementedError: if q is multivariate.
         RuntimeError: in the backward pass, if ``log_prob`` does not integrate to 1 over the support, to four digits:
             then it is not normalised, or too spiky for the quadrature.
@@ -150,17 +165,28 @@ def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
         >>> rate.grad  # the inverse CDF is −log(1 − u) / rate, so this is −z / rate
         tensor(-0.1500, dtype=torch.float64)
     """
-    base = _univariate(q)
+    base = univariate(q)
     shape = base.batch_shape + base.event_shape
     if float_tensor(z, "z").shape[max(z.dim() - len(shape), 0) :] != shape:
         raise ValueError(f"z must have a shape that ends in {tuple(shape)}, got {tuple(z.shape)}")
-    support: Any = base.support
-    if any_true(~support.check(z)):
-        raise ValueError(f"z must lie in the support of q, {support}, and not be NaN")
-    return _differentiable(base, z)
+    if any_true(~_is_inside(base, z)):
+        raise ValueError(f"z must lie in the support of q, {base.support}, and not be NaN")
+    return differentiable(base, z)
 
 
-def _univariate(q: Any) -> Any:
+def _is_inside(q: Any, z: Tensor) -> Tensor:
+    """Whether z lies in the support; in that of any component, for a mixture."""
+    if isinstance(q, MixtureSameFamily):
+        dims = len(q.event_shape)
+        components: Any = q.component_distribution.support
+        inside: Tensor = components.check(z.unsqueeze(-1 - dims)).any(-1)
+        return inside
+    support: Any = q.support
+    checked: Tensor = support.check(z)
+    return checked
+
+
+def univariate(q: Any) -> Any:
     """q without its Independent, if it has an implicit gradient."""
     if not isinstance(q, Distribution):
         raise TypeError(f"q must be a torch.distributions.Distribution, got {type(q).__name__}")
@@ -178,9 +204,12 @@ def _univariate(q: Any) -> Any:
             f"q must be continuous, got {name}: its draws jump when φ moves and have no gradient; "
             "use vaetut.score_function"
         )
-    if q.event_shape and not isinstance(q, Dirichlet):
+    if q.event_shape and not isinstance(q, Dirichlet) and not is_vector_mixture(q):
         if isinstance(q, MixtureSameFamily):
-            hint = "a mixture in several dimensions has no unique map; use vaetut.score_function"
+            hint = (
+                "a mixture in several dimensions has a map where its components are an Independent of a family with a "
+                "known CDF; else use vaetut.score_function"
+            )
         elif hasattr(q, "loc"):
             hint = "use vaetut.reparameterize(q, via='location_scale')"
         else:
@@ -195,24 +224,65 @@ def _univariate(q: Any) -> Any:
     return q
 
 
-def _differentiable(base: Distribution, z: Tensor) -> Tensor:
-    """z with the implicit gradient, in the backward pass if that can be done."""
+def differentiable(base: Distribution, z: Tensor, u: Tensor | None = None) -> Tensor:
+    """z with the implicit gradient in the parameters, and 1/p(z) in u if it is the quantile of that."""
     z, base = z.detach(), with_tensors(base)
+    u = u if u is not None and u.requires_grad and torch.is_grad_enabled() else None
+    if isinstance(base, MixtureSameFamily):
+        check_no_gap(base)
+    if has_cdf(base):
+        known = is_known(base)
+        if known and u is None and not _has_gradients(base):
+            return z
+        functional = under_transform(z, *tensors_of(base))
+        if known or (not functional and agrees(with_tensors(base, Tensor.double), z.double().nan_to_num())):
+            hidden = not known and _has_hidden(base, z)
+            return attach_by_cdf(base, z, u, hidden)
+    if isinstance(base, Dirichlet):
+        return _attach(base, z, None) if _has_gradients(base) else z
+    if is_vector_mixture(base):
+        return attach_by_conditionals(base, z, u) if u is not None or _has_gradients(base) else z
+    return _by_quadrature(base, z, u)
+
+
+def _has_gradients(q: Distribution) -> bool:
+    """Whether a tensor of q may have a gradient: one of `torch.func` does not tell."""
+    tensors = tensors_of(q)
+    return under_transform(*tensors) or (
+        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    )
+
+
+def _has_hidden(q: Distribution, z: Tensor) -> bool:
+    """Whether log_prob depends on a parameter that is not among the tensors of q."""
+    detached = with_tensors(q, Tensor.detach)
+    return bool(detached.log_prob(z).requires_grad)
+
+
+def _by_quadrature(base: Distribution, z: Tensor, u: Tensor | None) -> Tensor:
     if _under_functional_transform():
-        return _attach(base, z, _ROUNDS)
+        z = _attach(base, z, _ROUNDS)
+        return z if u is None else z + _slope_in_u(base, z, u)
     tensors = tensors_of(base)
     # log_prob is asked of copies, since it may store what it computes, and base must keep to those tensors.
-    if not with_tensors(base).log_prob(z).requires_grad:
+    if u is None and not with_tensors(base).log_prob(z).requires_grad:
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             raise ValueError(
                 f"{type(base).__name__} has parameters that require a gradient, but its log_prob does not pass a "
                 "gradient on to them; vaetut.score_function needs that too, so write log_prob with torch's functions"
             )
         return z
-    if with_tensors(base, Tensor.detach).log_prob(z).requires_grad:  # a parameter that is not among `tensors`
-        return _attach(base, z, None)
-    attached: Tensor = _Deferred.apply(base, z, *tensors)  # type: ignore[no-untyped-call]
-    return attached
+    hidden = _has_hidden(base, z)
+    attached: Any = _attach(base, z, None) if hidden else _Deferred.apply(base, z, *tensors)  # type: ignore[no-untyped-call]
+    return attached if u is None else attached + _slope_in_u(base, z, u)
+
+
+def _slope_in_u(q: Distribution, z: Tensor, u: Tensor) -> Tensor:
+    """0, with the derivative 1/p(z) in u, which has none itself."""
+    with torch.no_grad():
+        speed = (-with_tensors(q).log_prob(z.detach())).exp()
+    once: Tensor = _Once.apply(torch.zeros_like(z), (u - u.detach()) * speed)  # type: ignore[no-untyped-call]
+    return once
 
 
 def _under_functional_transform() -> bool:
@@ -223,7 +293,7 @@ def _attach(q: Distribution, z: Tensor, rounds: int | None) -> Tensor:
     """Attach the gradient right away, with all nodes at once in memory."""
     flat = z.double().reshape(-1, *q.batch_shape, *q.event_shape)
     double = with_tensors(q, Tensor.double)
-    moved = move_dirichlet(double, flat, rounds) if isinstance(q, Dirichlet) else move(double, flat, rounds).z
+    moved = move_dirichlet(double, flat) if isinstance(q, Dirichlet) else move(double, flat, rounds).z
     attached: Tensor = _Once.apply(z, moved.reshape(z.shape).to(z.dtype))  # type: ignore[no-untyped-call]
     return attached
 
@@ -306,6 +376,7 @@ def _pull_back(
     sums = [t.new_zeros(t.shape) if need else None for t, need in zip(tensors, needed, strict=True)]
     if not z.numel():
         return sums
+    used = [False] * sum(needed)
     for piece in pieces:
         leaves = [
             _cut(t, dim, piece).detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)
@@ -319,10 +390,12 @@ def _pull_back(
             with torch.enable_grad():
                 attached = _attach(part, some, None)
             found = torch.autograd.grad(attached, wanted, cotangents, allow_unused=True)
-            for view, gradient in zip(views, found, strict=True):
+            for i, (view, gradient) in enumerate(zip(views, found, strict=True)):
                 if gradient is not None:
                     view += gradient
-    return sums
+                    used[i] = True
+    seen = iter(used)  # a zero where there is no path may meet an infinite slope before it
+    return [total if total is not None and next(seen) else None for total in sums]
 
 
 def _cut(tensor: Tensor, dim: int, piece: slice | None) -> Tensor:

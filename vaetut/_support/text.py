@@ -1,0 +1,68 @@
+"""Text for any console: what a stream cannot encode gets an ASCII stand-in, and a stream may be missing."""
+
+from typing import Any
+
+_STAND_INS = str.maketrans(
+    {
+        "✓": "ok",
+        "±": "+-",
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "…": "...",
+        "×": "x",
+        "·": ".",
+        "≤": "<=",
+        "≥": ">=",
+        "≈": "~",
+        "→": "->",
+        "∞": "inf",
+        "‘": "'",
+        "’": "'",
+        "“": '"',
+        "”": '"',
+    }
+)
+
+
+def printable(text: str, stream: Any) -> str:
+    r"""``text`` as ``stream`` can print it: unchanged where its encoding allows, else with ASCII stand-ins.
+
+    Consoles of Windows (cp1252), containers without a locale (ASCII) and some log files encode less than UTF-8; a
+    character that they lack would end the program with a UnicodeEncodeError. A stream that names no encoding, such as
+    `io.StringIO` or a notebook's, takes any text.
+
+    Args:
+        text: what is to be printed.
+        stream: where, such as ``sys.stdout``; None, as ``pythonw`` has it, takes any text too.
+
+    Example:
+        >>> import io
+        >>> printable("✓ −87.4 ± 0.1", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+        'ok -87.4 +- 0.1'
+        >>> printable("✓ −87.4 ± 0.1", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+        '✓ −87.4 ± 0.1'
+    """
+    encoding = getattr(stream, "encoding", None)
+    if not isinstance(encoding, str):
+        return text
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_STAND_INS).encode(encoding, "backslashreplace").decode(encoding)
+    except LookupError:
+        return text
+    return text
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether ``stream`` is a terminal; one that is None, closed, or knows nothing of terminals is none.
+
+    Example:
+        >>> is_terminal(None)
+        False
+    """
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError, OSError):
+        return False

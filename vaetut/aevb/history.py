@@ -1,0 +1,48 @@
+"""The learning curves that `vaetut.train` returns."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class History:
+    """What `train` returns: the bound, in nats per datapoint, after each epoch.
+
+    Attributes:
+        train: the mean over the epoch's batches, each taken just before the step that it causes; the early
+            ones are from parameters that are almost an epoch old.
+        validation: the mean over the validation data, with the parameters at the end of the epoch; empty
+            without such data.
+
+    Example:
+        >>> History(train=[-30.0, -25.0])
+        History(train=[-30.0, -25.0], validation=[])
+    """
+
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch, from 1, with the largest validation bound, the first of several; None without such data.
+
+        Example:
+            >>> History(train=[-30.0, -25.0, -24.0], validation=[-31.0, -26.0, -27.0]).best_epoch
+            2
+        """
+        return 1 + self.validation.index(max(self.validation)) if self.validation else None
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """The curves as plain lists, ready for ``json.dump``.
+
+        Example:
+            >>> History(train=[-30.0, -25.0]).to_dict()
+            {'train': [-30.0, -25.0], 'validation': []}
+        """
+        return {"train": list(self.train), "validation": list(self.validation)}
+
+    def plot(self) -> Any:
+        """The curves over the epochs, a matplotlib figure; higher is better."""
+        from vaetut.teaching.plots import learning_curve
+
+        return learning_curve({name: values for name, values in self.to_dict().items() if values})

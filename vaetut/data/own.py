@@ -1,0 +1,340 @@
+"""Data of one's own for `vaetut train --dataset PATH`: a folder of images, or an array in a file. Chapter 11.
+
+Pillow reads the images, NumPy and torch the arrays; nothing in a file can run code. `vaetut.data.tables` reads files.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vaetut.data.loading import ImageData, describe_shape
+from vaetut.data.tables import Table, read_table
+
+_IMAGES = (".png", ".jpg", ".jpeg")
+_CHUNK = 2**24  # values looked at together
+_IN_MEMORY = 2**30  # bytes; what has more stays in its file where it can
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class OwnData(ImageData):
+    """What `read` returns: `ImageData`, and what was seen on the way.
+
+    Attributes:
+        low, high: the smallest and the largest value.
+        binary: whether all values are 0 or 1.
+        constant_columns: how many columns have one value in all rows.
+        summary: one line that says what was read.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    binary: bool = False
+    constant_columns: int = 0
+    summary: str = ""
+
+    @property
+    def dim(self) -> int:
+        """D, the length of a row."""
+        return int(self.train.shape[1])
+
+    __repr__ = ImageData.__repr__
+
+
+class Rows(torch.utils.data.Dataset[Tensor]):
+    """Rows of an array that stays in its file: float32 ``[D]`` each, divided by ``scale``.
+
+    Args:
+        array: ``[N, ...]``, memory-mapped.
+        index: which rows, int64.
+        scale: what the values are divided by.
+    """
+
+    def __init__(self, array: Array, index: Array, scale: float) -> None:
+        self.array, self.index, self.scale = array, index, scale
+        self.shape = (len(index), int(np.prod(array.shape[1:])))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return _floats(self.array[self.index[i]][None], self.scale)[0]
+
+    def __getitems__(self, indices: list[int]) -> Tensor:
+        """Several rows at once, ``[n, D]``."""
+        return _floats(self.array[self.index[indices]], self.scale)
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    image_size: tuple[int, int] | None = None,
+    test_share: float = 1 / 6,
+) -> OwnData:
+    """Read data of one's own, for training.
+
+    * A folder of PNG or JPEG images; those of subfolders have the subfolder's name as their label. If all are grey,
+      so are the data, else all are in color. They must be of one size, or ``image_size`` is given: then the middle of
+      each, as large as it can be in these proportions, is resized.
+    * ``.npy``, ``.npz`` or ``.pt``: an array or tensor ``[N, D]``, ``[N, height, width]``, ``[N, height, width, 3]`` or
+      ``[N, 3, height, width]``. Of several arrays in a file, ``x`` and ``y`` are data and labels, or ``x_train``,
+      ``y_train``, ``x_test``, ``y_test``. A large ``.npy`` stays in its file.
+    * ``.csv``: one datapoint a line, with or without a line of names; a column named ``label`` has the labels.
+
+    8-bit values are divided by 255 unless all are 0 or 1, other values are taken as they are.
+
+    Test data are spread evenly over all: the rule needs no random numbers, so it is the same at each call, and sorted
+    files are no trouble.
+
+    Args:
+        path: of the folder or file.
+        image_size: ``(height, width)``; for a file whose rows are flat, how they are to be shown.
+        test_share: share of the rows that is kept for testing.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if something does not fit; the message names the file, and the row where there is one.
+
+    Example:
+        >>> import tempfile, numpy
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     numpy.save(f"{folder}/faces.npy", numpy.zeros((12, 28, 20), dtype=numpy.uint8))
+        ...     read(f"{folder}/faces.npy")
+        ImageData('faces': 10 training and 2 test images of 28 x 20 pixels)
+    """
+    file = Path(path).expanduser()
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is not there")
+    is_folder = file.is_dir()
+    table = _images(file, image_size) if is_folder else read_table(file)
+    shape = _image_shape(file, table.x.shape, None if is_folder else image_size)
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share must be between 0 and 1, got {test_share}")
+    low, high, binary, constant = _survey(file, table)
+    scale = 255.0 if table.x.dtype == np.uint8 and high > 1 else 1.0
+
+    channels_last = _channels_last(table.x.shape)
+    x = np.moveaxis(table.x, -1, 1) if channels_last else table.x
+    if table.test is None:
+        is_test = _spread(len(x), test_share, file)
+        parts = [
+            _part(x, np.flatnonzero(~is_test), scale, lazy=True),
+            _part(x, np.flatnonzero(is_test), scale),
+        ]
+        labels = [table.labels[~is_test], table.labels[is_test]]
+    else:
+        test = np.moveaxis(table.test, -1, 1) if channels_last else table.test
+        parts = [_part(x, None, scale), _part(test, None, scale)]
+        labels = [table.labels, table.test_labels]
+    train, test_part = parts
+    rows, size = describe_shape(shape)
+    named = f", {len(table.names)} labels" if table.names else ""
+    scaled = ", 8-bit values divided by 255" if scale != 1 else ""
+    summary = (
+        f"{file}: {len(train) + len(test_part)} {rows} {size}{named}, values from {low / scale:g} to "
+        f"{high / scale:g}{scaled}{table.remark}; {len(train)} for training and {len(test_part)} for testing"
+    )
+    return OwnData(
+        train,
+        torch.from_numpy(labels[0]),
+        test_part,
+        torch.from_numpy(labels[1]),
+        shape,
+        file.stem,
+        table.names,
+        low / scale,
+        high / scale,
+        binary,
+        constant,
+        summary,
+    )
+
+
+def likelihood_for(data: OwnData) -> tuple[str, str]:
+    """The likelihood that fits the data, and why."""
+    if len(data.image_shape) == 3:
+        return "isotropic", "as values of color are no probabilities"
+    if data.binary:
+        return "bernoulli", "as all values are 0 or 1"
+    if data.low >= 0 and data.high <= 1:
+        return "bernoulli", "as all values are in [0, 1]"
+    outside = f"as values from {data.low:g} to {data.high:g} leave [0, 1]"
+    if data.constant_columns:
+        return "isotropic", (
+            f"{outside}, and the density of a Gaussian grows without end on the columns that are constant, "
+            f"{data.constant_columns} of {data.dim}"
+        )
+    return "gaussian", outside
+
+
+# --- a folder of images
+
+
+def _images(folder: Path, image_size: tuple[int, int] | None) -> Table:
+    """All images below ``folder``, as 8-bit values or, of 16-bit ones, as float32 in [0, 1]."""
+    from PIL import Image
+
+    everything = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path, folder)]
+    paths = [path for path in everything if path.suffix.lower() in _IMAGES]
+    if not paths:
+        raise ValueError(f"{folder} holds no image: none of its files ends with {', '.join(_IMAGES)}")
+    names = sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder})
+    at_the_top = [path for path in paths if path.parent == folder]
+    if names and at_the_top:
+        raise ValueError(
+            f"{at_the_top[0]} lies beside the folders {', '.join(names[:3])}: images are either all in folders, "
+            "which are their labels, or all at the top"
+        )
+    modes, sizes = set(), {}
+    for path in paths:  # the headers alone
+        try:
+            with Image.open(path) as image:
+                modes.add(image.mode)
+                sizes[path] = (image.height, image.width)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} cannot be read as an image ({error})") from None
+    size = image_size or sizes[paths[0]]
+    color = bool(modes - {"1", "L", "LA", "I", "I;16", "I;16B", "F"})
+    if not image_size:
+        other = next((path for path in paths if sizes[path] != size), None)
+        if other is not None:
+            raise ValueError(
+                f"{other} has {sizes[other][0]} x {sizes[other][1]} pixels and {paths[0]} {size[0]} x {size[1]}: "
+                "give --image-size, to which all are brought"
+            )
+    sixteen = any(mode.startswith("I") for mode in modes) and not color
+    x = np.empty((len(paths), *size, *([3] if color else [])), np.float32 if sixteen else np.uint8)
+    for i, path in enumerate(paths):
+        x[i] = _pixels(path, size, color, sixteen)
+    places = {name: i for i, name in enumerate(names)}
+    labels = [places[path.relative_to(folder).parts[0]] if names else -1 for path in paths]
+    left_out = len(everything) - len(paths)
+    remark = f", {left_out} other files left out" if left_out else ""
+    return Table(x, np.asarray(labels, np.int64), tuple(names), remark=remark)
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _pixels(path: Path, size: tuple[int, int], color: bool, sixteen: bool) -> Array:
+    """One image, upright, of the size that is asked for."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            image: Image.Image = ImageOps.exif_transpose(opened) or opened
+            if sixteen:
+                deep = image.mode.startswith("I")
+                image = Image.fromarray(np.asarray(image, np.float32) / (65535 if deep else 255))
+            else:
+                image = image.convert("RGB" if color else "L")
+            height, width = size
+            if (image.height, image.width) != size:
+                image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+            return np.asarray(image).clip(0, 1) if sixteen else np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error})") from None
+
+
+# --- arrays
+
+
+def _image_shape(path: Path, shape: tuple[int, ...], image_size: tuple[int, int] | None) -> tuple[int, ...]:
+    """The shape of one image in data of this shape; ``(D,)`` if they are none."""
+    one = tuple(shape[1:])
+    if len(one) == 3 and _channels_last(shape):
+        one = (one[2], *one[:2])
+    if len(one) == 3 and one[0] in (1, 3):
+        found: tuple[int, ...] = one if one[0] == 3 else one[1:]
+    elif len(one) in (1, 2):
+        found = one
+    else:
+        raise ValueError(
+            f"{path} must hold an array [N, D], [N, height, width], [N, height, width, 3] or [N, 3, height, width], "
+            f"got {list(shape)}"
+        )
+    if image_size is None:
+        return found
+    height, width = image_size
+    if len(found) > 1 and found[-2:] != image_size:
+        raise ValueError(
+            f"--image-size is {height} x {width}, but {path} holds images of {found[-2]} x {found[-1]}; only "
+            "the images of a folder are resized"
+        )
+    if len(found) == 1 and found[0] not in (height * width, 3 * height * width):
+        raise ValueError(
+            f"--image-size {height} x {width} does not fit {path}, whose rows have {found[0]} numbers"
+        )
+    if len(found) == 1:
+        return image_size if found[0] == height * width else (3, height, width)
+    return found
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether images ``[N, ., ., .]`` have their color last; first, if it could be either."""
+    return len(shape) == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3)
+
+
+def _survey(path: Path, table: Table) -> tuple[float, float, bool, int]:
+    """The smallest and largest value, whether all are 0 or 1, and how many columns are constant; no NaN is let in."""
+    low, high, binary = np.inf, -np.inf, True
+    smallest = largest = None
+    for first, chunk in _chunks([table.x] if table.test is None else [table.x, table.test]):
+        flat = chunk.reshape(len(chunk), -1)
+        with np.errstate(invalid="ignore"):
+            below, above = flat.min(0), flat.max(0)
+        if not (np.isfinite(below).all() and np.isfinite(above).all()):
+            bad = np.flatnonzero(~np.isfinite(flat).all(1))
+            row = first + int(bad[0])
+            raise ValueError(
+                f"{path} must hold finite numbers, row {row} (counted from 0) has NaN or infinity"
+            )
+        smallest = below if smallest is None else np.minimum(smallest, below)
+        largest = above if largest is None else np.maximum(largest, above)
+        low, high = min(low, float(below.min())), max(high, float(above.max()))
+        binary = binary and bool(((flat == 0) | (flat == 1)).all())
+    assert smallest is not None
+    return low, high, binary, int((smallest == largest).sum())
+
+
+def _chunks(arrays: list[Array]) -> Iterable[tuple[int, Array]]:
+    """Pieces of arrays, each with the number of its first row."""
+    for array in arrays:
+        step = max(1, _CHUNK // max(1, int(np.prod(array.shape[1:]))))
+        for first in range(0, len(array), step):
+            yield first, array[first : first + step]
+
+
+def _spread(number: int, share: float, path: Path) -> Array:
+    """Which of so many rows are for testing: ``share`` of them, evenly spread."""
+    i = np.arange(number)
+    is_test: Array = np.floor((i + 1) * share + 1e-9) > np.floor(i * share + 1e-9)
+    if not is_test.any():
+        is_test[-1] = True
+    if is_test.all():
+        raise ValueError(f"{path} holds {number} rows, too few to keep a share of {share:g} for testing")
+    return is_test
+
+
+def _part(x: Array, index: Array | None, scale: float, lazy: bool = False) -> Any:
+    """Rows as float32 ``[n, D]``; large ones that are memory-mapped stay in their file."""
+    if index is None:
+        return _floats(x, scale)
+    if lazy and isinstance(x, np.memmap) and 4 * x.size > _IN_MEMORY:
+        return Rows(x, index, scale)
+    return _floats(x[index], scale)
+
+
+def _floats(x: Array, scale: float) -> Tensor:
+    values = np.ascontiguousarray(x.reshape(len(x), -1), np.float32)
+    found = torch.from_numpy(values if values.flags.writeable else values.copy())
+    return found.div_(scale) if scale != 1 else found

@@ -1,0 +1,157 @@
+r"""The ends of the support of a univariate distribution, as tensors with their gradients.
+
+Where an end moves with a parameter, the expectation's derivative has a term at that end: by Leibniz's rule
+
+d/dφ ∫_{a(φ)}^{b(φ)} p f dz = ∫ ∂p/∂φ f dz + p(b) f(b) db/dφ − p(a) f(a) da/dφ,
+
+which the score-function estimator leaves out. A map from noise has it, since it moves the draws themselves.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    ComposeTransform,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    Transform,
+    TransformedDistribution,
+)
+from torch.distributions.constraints import Constraint
+
+from vaetut.distributions.copies import tensors_of
+
+
+def is_transformed(q: Any) -> bool:
+    """Whether q has to be looked at through its base: torch calls the support of 5 + Gamma "real"."""
+    return isinstance(q, TransformedDistribution) and type(q).support is TransformedDistribution.support
+
+
+def support_ends(q: Distribution) -> tuple[Tensor, Tensor]:
+    r"""Give the lower and the upper end of the support of q, with their gradients in its parameters.
+
+    An ``Independent`` is looked at as its base, a ``TransformedDistribution`` through its transforms (a falling one
+    exchanges the ends), and a ``MixtureSameFamily`` has the outermost ends of its components. Whether an end belongs
+    to the support is not told.
+
+    Args:
+        q: a continuous distribution of one coordinate, or of independent ones.
+
+    Returns:
+        Two tensors ``[*batch_shape, *event_shape]`` of q's dtype; −inf and inf, with a gradient of 0, where the support
+        has no end.
+
+    Raises:
+        TypeError: if q is no distribution.
+        ValueError: if q is discrete.
+        NotImplementedError: if q defines no support, or one that has no ends (a simplex), or if it has a transform
+            that is not one-to-one.
+
+    Example:
+        >>> from torch.distributions import AffineTransform, Exponential
+        >>> loc = torch.tensor(5.0, requires_grad=True)
+        >>> q = TransformedDistribution(Exponential(torch.tensor(2.0)), [AffineTransform(loc, -1.0)])
+        >>> low, high = support_ends(q)
+        >>> low.item(), high.item(), high.requires_grad
+        (-inf, 5.0, True)
+    """
+    if not isinstance(q, Distribution):
+        raise TypeError(f"q must be a torch.distributions.Distribution, got {type(q).__name__}")
+    if isinstance(q, Independent):
+        return support_ends(q.base_dist)
+    if isinstance(q, MixtureSameFamily):
+        low, high = support_ends(q.component_distribution)
+        dim = -1 - len(q.event_shape)
+        return low.amin(dim), high.amax(dim)
+    if is_transformed(q):
+        return _through(q, *support_ends(q.base_dist))  # type: ignore[attr-defined,arg-type]
+    name = type(q).__name__
+    try:
+        support: Any = q.support
+    except NotImplementedError:
+        support = None
+    if support is None:
+        raise NotImplementedError(f"{name} must define support: its ends are not known otherwise")
+    if support.is_discrete:
+        raise ValueError(f"q must be continuous, got {name}")
+    support = getattr(support, "base_constraint", support)
+    if support.event_dim:
+        raise NotImplementedError(f"the support of {name}, {support}, has no ends")
+    shape = q.batch_shape + q.event_shape
+    like = next(iter(tensors_of(q)), torch.empty(0))
+    return tuple(  # type: ignore[return-value]
+        torch.as_tensor(end, dtype=like.dtype, device=like.device).expand(shape) for end in _bounds(support)
+    )
+
+
+def support_moves(q: Distribution) -> bool:
+    """Whether an end of the support moves with a parameter of q that requires a gradient.
+
+    For a mixture that is an end of any of its components, since the density jumps there too.
+
+    It does not where the derivative of the end is 0: an exponential variable times a scale starts at 0 for every
+    scale. The values of the parameters are read.
+
+    Raises:
+        As `support_ends`.
+
+    Example:
+        >>> from torch.distributions import Uniform
+        >>> support_moves(Uniform(torch.tensor(0.0), torch.tensor(1.0, requires_grad=True)))
+        True
+    """
+    while isinstance(q, Independent | MixtureSameFamily):
+        q = q.base_dist if isinstance(q, Independent) else q.component_distribution
+    with torch.enable_grad():
+        ends = support_ends(q)
+        tensors = [tensor for tensor in tensors_of(q) if tensor.requires_grad]
+        for end in ends if tensors else ():
+            end = torch.where(end.isfinite(), end, 0.0)
+            if not end.requires_grad:
+                continue
+            # Weights that no two entries share, lest the derivatives in a common parameter cancel in the sum.
+            weights = torch.arange(1.0, end.numel() + 1, dtype=end.dtype, device=end.device).sqrt()
+            slopes = torch.autograd.grad(
+                end, tensors, weights.reshape(end.shape), retain_graph=True, allow_unused=True
+            )
+            if any(slope is not None and bool((slope != 0).any()) for slope in slopes):
+                return True
+    return False
+
+
+def _bounds(constraint: Constraint) -> tuple[Any, Any]:
+    return getattr(constraint, "lower_bound", -math.inf), getattr(constraint, "upper_bound", math.inf)
+
+
+def _through(q: TransformedDistribution, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The ends after the transforms of q."""
+    transforms: list[Transform] = []
+    for transform in q.transforms:
+        transforms += transform.parts if isinstance(transform, ComposeTransform) else [transform]
+    for transform in transforms:
+        if not transform.bijective:
+            raise NotImplementedError(
+                f"q has a transform that is not one-to-one, in {q.transforms}; use q.rsample()"
+            )
+        if transform.domain.event_dim:
+            raise NotImplementedError(f"q has a transform that mixes coordinates, in {q.transforms}")
+        rising = torch.as_tensor(transform.sign, device=low.device) > 0
+        first, last = _bounds(transform.codomain)
+        limits = (torch.as_tensor(end, dtype=low.dtype, device=low.device) for end in (first, last))
+        first, last = limits
+        at_low = _image(transform, low, torch.where(rising, first, last))
+        at_high = _image(transform, high, torch.where(rising, last, first))
+        low, high = torch.where(rising, at_low, at_high), torch.where(rising, at_high, at_low)
+    return low, high
+
+
+def _image(transform: Any, end: Tensor, limit: Tensor) -> Tensor:
+    """Where an end goes; an infinite one to the ``limit``."""
+    finite = end.isfinite()
+    safe = torch.where(finite, end, torch.ones_like(end))
+    image: Tensor = transform(safe)
+    limit = limit.detach()
+    return torch.where(finite & image.isfinite(), image, limit)
