@@ -37,6 +37,7 @@ def set_up(release: str) -> str:
     statement, not with a value and `;`, which nbval would show.
     """
     return f"""\
+# @title Set-up
 try:
     import vaetut
 except ModuleNotFoundError:  # on Colab, for instance

@@ -14,14 +14,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from importlib.metadata import distribution
 from pathlib import Path
+
+import light_pages
+import typeset
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 PAGE = BUILD / "html" / "index.html"
-# Formulas in HTML, their fonts, and what is loaded when a page first uses \boldsymbol and the like.
-MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
 
 
 def main() -> int:
@@ -34,29 +34,20 @@ def main() -> int:
         write_stamp("book", "")
         for stale in ("html", ".doctrees", "jupyter_execute"):
             shutil.rmtree(BUILD / stale, ignore_errors=True)
-        copy_mathjax()
         print("Building the book ...", flush=True)
         options = ["-W", "-n", "--keep-going", "--quiet"]
         command = [str(Path(sys.executable).parent / "jupyter-book"), "build", str(ROOT), *options]
         if subprocess.run(command, cwd=ROOT).returncode or not PAGE.exists():
             print("vaetut: the book could not be built; the warnings above say why", file=sys.stderr)
             return 1
+        typeset.typeset(BUILD / "html")
+        light_pages.lighten(BUILD / "html")
+        print(light_pages.table(BUILD / "html"))
         write_stamp("book", everything)
     if stamp("outputs") != outputs:
         print("Its outputs are those stored in the notebooks. That this code gives them: make outputs")
     print(f"The book is built. Open this page in a browser:\n{PAGE}")
     return 0
-
-
-def copy_mathjax() -> None:
-    """Put MathJax where Sphinx takes it from, so that the built book loads nothing from anywhere else."""
-    source = Path(str(distribution("django-static-mathjax").locate_file("mathjax/static/mathjax/es5")))
-    target = BUILD / "static" / "mathjax"
-    shutil.rmtree(target, ignore_errors=True)
-    for name in MATHJAX:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copytree if (source / name).is_dir() else shutil.copy
-        copy(source / name, target / name)
 
 
 def code_digest() -> str:

@@ -95,10 +95,12 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
         )
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-            if rules.SOLUTION in cell.metadata.get("tags", []):
+            if first_code is not None and cell is first_code:
+                cell.metadata["tags"] = ["hide-input"]
+            if {"hide-input", rules.SOLUTION} & set(cell.metadata.get("tags", [])):
                 # Colab and JupyterLab fold the cell too, each by a key of its own.
-                cell.metadata.cellView = "form"
-                cell.metadata.jupyter = {"source_hidden": True}
+                cell.metadata["cellView"] = "form"
+                cell.metadata["jupyter"] = {"source_hidden": True}
     return notebook
 
 

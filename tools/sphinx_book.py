@@ -4,6 +4,7 @@ Docstrings may write `code` and $formulas$ as the chapters do. At the foot of ea
 built with.
 """
 
+import json
 import re
 from typing import Any
 
@@ -51,8 +52,28 @@ def name_the_code(_app: Sphinx, config: Config) -> None:
     options["extra_footer"] = f"{options.get('extra_footer', '')} {code}".strip()
 
 
+def name_folds(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Give each folded cell of a notebook the name that its first line has, ``# @title Solution``, and drop that line.
+
+    Colab shows the line as the title of a form; the page would show it as code, under a fold with no name.
+    """
+    try:
+        notebook = json.loads(source[0])
+    except ValueError:
+        return
+    for cell in notebook.get("cells", []) if isinstance(notebook, dict) else []:
+        text = "".join(cell.get("source", ""))
+        title = re.match(r"# @title ([^\n{@]+)\n", text)
+        if cell.get("cell_type") == "code" and title:
+            cell["source"] = text[title.end() :]
+            myst = cell["metadata"].setdefault("mystnb", {})
+            myst["code_prompt_show"] = myst["code_prompt_hide"] = title[1].strip()
+    source[0] = json.dumps(notebook)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", name_the_code)
     app.connect("autodoc-process-docstring", process_docstring, priority=100)  # before napoleon
+    app.connect("source-read", name_folds)
     app.connect("html-page-context", drop_thebe)
     return {"parallel_read_safe": True}

@@ -23,7 +23,7 @@ FORMULA = re.compile(
 )
 TEX = re.compile(r"(?P<before>.*?)\\(?P<kind>[(\[])(?P<tex>.*)\\[)\]](?P<after>.*)", re.S)
 SCRIPT = re.compile(
-    r"\s*<script[^>]*(?:tex-chtml\.js|window\.MathJax)[^<]*</script>|\s*<script>window\.MathJax.*?</script>",
+    r"\s*<script[^>]*formulas\.js[^<]*</script>|\s*<script>window\.MathJax.*?</script>",
     re.S,
 )
 

@@ -141,7 +141,7 @@ class Elliptical(Distribution):
         return self._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def place(self, radius: Tensor, noise: Tensor) -> Tensor:
-        """The point μ + r A u at a radius r [*sample, *batch], in the direction u of Gaussian noise [..., d]."""
+        """The point μ + r A u at a radius r, ``[*sample, *batch]``, in the direction u of Gaussian noise ``[..., d]``."""
         moved = matvec(self._unbroadcasted_scale_tril, unit_vector(noise))
         return torch.addcmul(self.loc, radius.unsqueeze(-1), moved)
 
