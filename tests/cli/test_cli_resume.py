@@ -242,4 +242,8 @@ def test_a_stopped_run_of_the_first_edition(tmp_path, capsys):
         for part in (options.flag(name), ",".join(map(str, value)) if isinstance(value, list) else value)
     ]
     assert run("train", "--out", tmp_path / "whole", *again) == 0
-    assert (old / "history.json").read_text() == (tmp_path / "whole" / "history.json").read_text()
+    # the first half was made by the first edition's kernel of the likelihood, which rounds otherwise
+    resumed, whole = (run_folder.read_history(path) for path in (old, tmp_path / "whole"))
+    assert resumed.keys() == whole.keys()
+    for name in whole:
+        assert resumed[name] == pytest.approx(whole[name], rel=1e-5)
