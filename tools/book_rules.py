@@ -194,13 +194,15 @@ def is_sentence(text: str) -> bool:
 
 
 def has_all_parts(notebook: NotebookNode) -> list[str]:
-    """A title, common slips, three exercises with checked solutions, where to read on, something to look at."""
+    """A numbered title, a picture before the first section, slips, four starred exercises with solutions, an end."""
     problems = []
     titles = headings(notebook)
     if [level for _, level, _ in titles].count(1) != 1 or titles[0][0] != 0:
         problems.append("the first cell must begin with the one title")
+    elif not re.match(r"\d+ · ", titles[0][2]):
+        problems.append("the title must begin with the chapter's number, '# 2 · The bound'")
     sections = {text.lower(): i for i, level, text in titles if level == 2}
-    for wanted in ("common slips", "exercises", "where to read on"):
+    for wanted in ("common slips", "exercises", "remember this", "where to read on"):
         if wanted not in sections:
             problems.append(f"no section '## {wanted.capitalize()}'")
 
@@ -208,10 +210,12 @@ def has_all_parts(notebook: NotebookNode) -> list[str]:
     code = cells(notebook, "code")
     if not code or code[0][1].id != "set-up" or code[0][1].source != SET_UP:
         problems.append("the first code cell must be the set-up cell of every notebook; run make notebooks")
-    exercises = [i for i, _, text in titles if i >= start and re.match(r"exercise\b", text, re.I)]
+    exercises = [i for i, _, text in titles if i >= start and re.match(r"exercise\b.*★", text, re.I)]
     solutions = [(i, cell) for i, cell in code if i > start and SOLUTION in cell.metadata.get("tags", [])]
-    if len(exercises) < 3:
-        problems.append(f"{len(exercises)} exercises ('### Exercise …' in the section); three is the least")
+    if len(exercises) < 4:
+        problems.append(
+            f"{len(exercises)} exercises ('### Exercise 1 ★: …' in the section); four is the least"
+        )
     if len(solutions) < len(exercises):
         problems.append(f"{len(solutions)} solutions ({SOLUTION} code cells) for {len(exercises)} exercises")
     for i, cell in solutions:
@@ -223,12 +227,13 @@ def has_all_parts(notebook: NotebookNode) -> list[str]:
         if not tests:
             problems.append(f"cell {i}: a solution without a check")
 
-    outputs = [output for _, cell in code for output in cell.outputs]
+    first = min((i for i, level, _ in titles if level == 2), default=len(notebook.cells))
+    outputs = [output for i, cell in code if i < first for output in cell.outputs]
     kinds = {kind for output in outputs for kind in output.get("data", {})}
     if "image/png" not in kinds and not any(
-        "<input" in page for _, cell in code for page in html_outputs(cell)
+        "<input" in page for i, cell in code if i < first for page in html_outputs(cell)
     ):
-        problems.append("neither a figure nor an explorer")
+        problems.append("neither a figure nor an explorer before the first section")
     return problems
 
 

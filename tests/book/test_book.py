@@ -92,31 +92,32 @@ def good_notebook():
     alt = "A straight line that rises from the lower left to the upper right."
     notebook = new_notebook(metadata=copy.deepcopy(rules.KERNEL))
     notebook.cells = [
-        new_markdown_cell("# A title\n\nA question.", id="a-title"),
+        new_markdown_cell("# 2 · A title\n\nA question.", id="a-title"),
         new_code_cell(rules.SET_UP, id="set-up"),
+        new_code_cell(
+            "line()",
+            id="fig-line",
+            outputs=[new_output("execute_result", data=picture, execution_count=2)],
+            metadata={"mystnb": {"image": {"alt": alt}, "figure": figure}},
+        ),
         new_markdown_cell("## A step\n\nIn words:\n\n$$\n\\log a \\le a\n$$ (eq-log)", id="a-step"),
         new_code_cell(
             'verify("eq-log", 0.0, 1.0, relation="<=")',
             id="verify-log",
             outputs=[new_output("stream", name="stdout", text="✓ eq-log    0x10 of /1\n")],
         ),
-        new_code_cell(
-            "line()",
-            id="fig-line",
-            outputs=[new_output("execute_result", data=picture, execution_count=3)],
-            metadata={"mystnb": {"image": {"alt": alt}, "figure": figure}},
-        ),
         new_markdown_cell("By eq. {eq}`eq-log`, `{role}` and `$$` in code are no matter.", id="text-6"),
         new_markdown_cell("## Common slips\n\n> **Common slip.** None.", id="common-slips"),
         new_markdown_cell("## Exercises\n\nThree of them.", id="exercises"),
+        new_markdown_cell("## Remember this\n\n- A line.", id="remember-this"),
         new_markdown_cell("## Where to read on\n\nIn a book.", id="where-to-read-on"),
     ]
-    for n in (1, 2, 3):
-        exercise = new_markdown_cell(f"### Exercise {n}\n\nFind ${n}$.", id=f"exercise-{n}")
+    for n in (1, 2, 3, 4):
+        exercise = new_markdown_cell(f"### Exercise {n} ★: a number\n\nFind ${n}$.", id=f"exercise-{n}")
         solution = new_code_cell(
             f"answer = {n}\nassert answer == {n}", id=f"solution-{n}", metadata={"tags": ["hide-cell"]}
         )
-        notebook.cells[-1:-1] = [exercise, solution]
+        notebook.cells[-2:-2] = [exercise, solution]
     for n, (_, cell) in enumerate(rules.cells(notebook, "code"), 1):
         cell.execution_count = n
     return notebook
@@ -178,13 +179,23 @@ def move_up(cell_id):
     return change
 
 
+def move_down(cell_id):
+    """Put a cell behind the one that stands after it."""
+
+    def change(notebook):
+        i = notebook.cells.index(cell(notebook, cell_id))
+        notebook.cells[i], notebook.cells[i + 1] = notebook.cells[i + 1], notebook.cells[i]
+
+    return change
+
+
 BROKEN = {
     "no verify": (edit("verify-log", "verify", "print"), "eq-log has 0 calls of verify"),
     "another label": (edit("verify-log", "eq-log", "eq-lot"), 'verify("eq-lot") has no equation'),
     "verified twice": (edit("fig-line", "line()", 'verify("eq-log", 1, 1)'), "eq-log has 2 calls"),
     "verified before": (move_up("verify-log"), "which is not after it in its section"),
     "verified in another section": (
-        lambda notebook: notebook.cells.insert(3, new_markdown_cell("## Next", id="next")),
+        lambda notebook: notebook.cells.insert(4, new_markdown_cell("## Next", id="next")),
         "which is not after it in its section",
     ),
     "label in a variable": (
@@ -207,7 +218,7 @@ BROKEN = {
         "a picture in HTML without a real alt text",
     ),
     "nothing to look at": (put("fig-line", "outputs", []), "neither a figure nor an explorer"),
-    "two titles": (edit("a-step", "## A step", "# A step"), "the one title"),
+    "two titles": (edit("a-step", "## A step", "# 3 · A step"), "the one title"),
     "no slips": (edit("common-slips", "Common slips", "Notes"), "no section '## Common slips'"),
     "nowhere to read on": (
         edit("where-to-read-on", "Where to", "What to"),
@@ -216,13 +227,17 @@ BROKEN = {
     "no set-up": (put("set-up", "id", "imports"), "must be the set-up cell of every notebook"),
     "another set-up": (edit("set-up", "manual_seed(0)", "manual_seed(1)"), "must be the set-up cell"),
     "a value hushed": (edit("solution-1", "assert answer == 1", "assert answer == 1;"), "ends with ';'"),
-    "two exercises": (edit("exercise-3", "### Exercise 3", "More"), "2 exercises"),
+    "three exercises": (edit("exercise-3", "### Exercise 3", "More"), "3 exercises"),
+    "an exercise without a star": (edit("exercise-3", " ★", ""), "3 exercises"),
+    "no number": (edit("a-title", "2 · ", ""), "must begin with the chapter's number"),
+    "nothing to remember": (edit("remember-this", "Remember", "Forget"), "no section '## Remember this'"),
+    "a picture that comes late": (move_down("fig-line"), "neither a figure nor an explorer before"),
     "no solution": (
         put("solution-2", "metadata.tags", []),
-        "2 solutions (hide-cell code cells) for 3 exercises",
+        "3 solutions (hide-cell code cells) for 4 exercises",
     ),
     "solution without check": (edit("solution-2", "assert ", ""), "a solution without a check"),
-    "not run in order": (put("fig-line", "execution_count", 7), "execution counts must be 1 to 6"),
+    "not run in order": (put("fig-line", "execution_count", 7), "execution counts must be 1 to 7"),
     "an error": (
         put("fig-line", "outputs", [new_output("error", ename="NameError", evalue="", traceback=[])]),
         "an error, NameError",
