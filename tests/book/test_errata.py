@@ -65,6 +65,13 @@ def dropped_logarithm() -> list[float]:
     return [entropy, without_log, not_a_bound, LOG_EVIDENCE, at_one.logpdf(X), at_one.pdf(X)]
 
 
+def log_likelihood_is_no_error() -> list[float]:
+    values = [stats.norm.logpdf(X, z, 1) for z in (1.0, 0.0)]
+    errors = [0.5 * (X - z) ** 2 for z in (1.0, 0.0)]
+    np.testing.assert_allclose([-e - 0.5 * math.log(2 * math.pi) for e in errors], values, rtol=1e-12)
+    return [*values, *errors]
+
+
 def kl_can_be_zero() -> list[float]:
     assert kl(POSTERIOR, POSTERIOR) == 0
     return [bound(POSTERIOR), LOG_EVIDENCE]
@@ -188,6 +195,7 @@ ENTRIES: dict[str, Callable[[], list[float]]] = {
     "The sum over the data": sum_over_data,
     "Why log p(x) may stand under an integral over z": evidence_is_constant_in_z,
     "A logarithm goes missing": dropped_logarithm,
+    "A log-likelihood is not an error": log_likelihood_is_no_error,
     "KL is never negative, and it can be zero": kl_can_be_zero,
     "A cross entropy against something that is no distribution": unnormalised_second_argument,
     "A higher bound is not a higher likelihood": bound_up_likelihood_down,

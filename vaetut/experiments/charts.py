@@ -8,8 +8,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from vaetut._support.validate import one_of
 from vaetut.teaching.plots import COLORS, style, subplots
 
-_COLORS = {"AEVB": COLORS["bound"], "wake-sleep": COLORS["gap"], "MCEM": COLORS["q"]}
-_TITLES = {"latent_dim": "$N_z = {}$", "train_size": "$N_{{train}} = {:,}$"}
+_COLORS = {"AEVB": COLORS["bound"], "wake-sleep": COLORS["accent"], "MCEM": COLORS["evidence"]}
+_TITLES = {"latent_dim": "$J = {}$", "train_size": "$N = {:,}$"}
 
 
 def curves(made: dict[str, Any], panel: str, ylabel: str, *, low: float | None = None) -> Figure:
@@ -28,7 +28,7 @@ def curves(made: dict[str, Any], panel: str, ylabel: str, *, low: float | None =
         >>> point = {"samples": 10_000, "train": -30.0, "test": -31.0}
         >>> made = {"curves": [{"method": "AEVB", "latent_dim": 2, "points": [point]}]}
         >>> curves(made, "latent_dim", "bound").axes[0].get_title(loc="left")
-        '$N_z = 2$'
+        '$J = 2$'
     """
     one_of(panel, "panel", _TITLES)
     values = sorted({curve[panel] for curve in made["curves"]})
