@@ -12,11 +12,22 @@ SLOW = set((Path(__file__).parent / "slow.txt").read_text().split("\n\n", 1)[1].
 
 
 def pytest_collection_modifyitems(items):
+    book = Path(__file__).parent / "book"
     for item in items:
+        if book in item.path.parents:
+            item.add_marker(pytest.mark.book)
         if getattr(item, "originalname", None) in SLOW:
             item.add_marker(pytest.mark.slow)
         if {"browser", "visit"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture
+def unchecked():
+    """Without torch's argument checks, which read values: parts of Student's t and F have their own."""
+    Distribution.set_default_validate_args(False)
+    yield
+    Distribution.set_default_validate_args(True)
 
 
 @pytest.fixture(autouse=True)

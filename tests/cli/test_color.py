@@ -20,7 +20,7 @@ def test_a_folder_of_color_pictures(tmp_path, capsys):
 
     small = ["--epochs", "2", "--hidden-dim", "8", "--latent-dim", "2", "--image-size", "6"]
     assert main(["train", "--dataset", str(photos), "--out", str(out), *small]) == 0, capsys.readouterr().err
-    assert main(["evaluate", str(out), "--num-samples", "20"]) == 0, capsys.readouterr().err
+    assert main(["evaluate", str(out), "--num-samples", "100"]) == 0, capsys.readouterr().err
     assert main(["sample", str(out), "--num", "4", "--file", str(tmp_path / "samples.png")]) == 0
     assert main(["plot", str(out)]) == 0, capsys.readouterr().err
 
