@@ -173,10 +173,10 @@ def compare(
         for part, pixels in (("train", x[:number]), ("test", test[:TEST_IMAGES])):
             np.save(folder / f"{part}.npy", vaetut.binarize(pixels, "threshold").numpy())
         peers: dict[str, Peer] = {}
-        for number, name in enumerate(names):
+        for place, name in enumerate(names):
             command, settings = CONTENDERS[name]
             try:
-                peer = Peer(*command(), SETTINGS | common | settings, folder / str(number))
+                peer = Peer(*command(), SETTINGS | common | settings, folder / str(place))
                 stack.callback(peer.close)
                 peer.ask("epoch")  # the first one compiles, fills caches, and counts as training
                 peers[name] = peer
