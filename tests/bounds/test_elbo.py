@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from exact_cases import X2, X, d, discrete_q, gaussian_q
+from exact_cases import X2, X, d, discrete_mixture, discrete_q, gaussian_q, linear_gaussian
 from torch.distributions import Independent, Normal, OneHotCategorical
 
 from vaetut import (
@@ -17,6 +17,16 @@ from vaetut import (
     sgvb_b,
 )
 from vaetut.bounds import minibatch_bound
+
+
+@pytest.fixture
+def model():
+    return linear_gaussian()
+
+
+@pytest.fixture
+def mixture():
+    return discrete_mixture()
 
 
 @pytest.mark.parametrize("bound", [sgvb_a, sgvb_b])

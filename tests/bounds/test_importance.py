@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from exact_cases import DOUBLE, X2, X, d, discrete_q, gaussian_q
+from exact_cases import DOUBLE, X2, X, d, discrete_mixture, discrete_q, gaussian_q, linear_gaussian
 from torch.distributions import Independent, Normal
 
 from vaetut import LinearGaussian, expectation, sgvb_a
@@ -17,6 +17,16 @@ from vaetut.bounds import (
     log_weights,
     sticking_the_landing,
 )
+
+
+@pytest.fixture
+def model():
+    return linear_gaussian()
+
+
+@pytest.fixture
+def mixture():
+    return discrete_mixture()
 
 
 def test_log_weights_are_exact_at_the_posterior(model, mixture):
