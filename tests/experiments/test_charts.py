@@ -43,7 +43,11 @@ def test_each_panel_has_its_curves_in_the_algorithms_colours() -> None:
 def test_the_ticks_are_few_and_readable(samples: list[int]) -> None:
     figure = charts.curves(made("train_size", [1000, 50_000], samples), "train_size", "log p(x)")
     figure.canvas.draw()
-    labels = [tick.get_text() for tick in figure.axes[0].get_xticklabels(which="both") if tick.get_text()]
+    low, high = figure.axes[0].get_xlim()
+    ticks = [
+        tick for tick in figure.axes[0].get_xticklabels(which="both") if low <= tick.get_position()[0] <= high
+    ]
+    labels = [tick.get_text() for tick in ticks if tick.get_text()]
     shown = [label for label in labels if label[-1] in "kM"]
     assert "10k" in shown and len(shown) == len(labels) <= 6
 
