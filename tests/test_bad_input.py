@@ -155,7 +155,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no chunks": (lambda: vaetut.log_evidence(gaussian(), Q, X, 10, chunk_size=0), ValueError, "chunk_size must be at least 1"),
     # data
     "unknown data": (lambda: vaetut.load("mnits"), ValueError, "'digits', 'mnist', 'fashion-mnist', got 'mnits'; did you mean 'mnist'"),
-    "grey above one": (lambda: vaetut.binarize(torch.full((2, 2), 1.5)), ValueError, r"\[0, 1\]"),
+    "gray above one": (lambda: vaetut.binarize(torch.full((2, 2), 1.5)), ValueError, r"\[0, 1\]"),
     "nan pixels": (lambda: vaetut.binarize(torch.full((2, 2), NAN)), ValueError, "x must"),
     "unknown binarization": (lambda: vaetut.binarize(ZEROS(2, 2), how="treshold"), ValueError, "'dynamic', 'threshold', got 'treshold'"),
     # verify

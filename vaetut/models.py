@@ -153,7 +153,7 @@ class VAE(nn.Module):
 
         Any number of leading dimensions, such as ``[num_samples, batch]``, goes through the network at once.
 
-        The Bernoulli is a `GrayBernoulli`, whose ``log_prob`` takes grey pixels, too.
+        The Bernoulli is a `GrayBernoulli`, whose ``log_prob`` takes gray pixels, too.
 
         Raises:
             TypeError: if z is no tensor of the parameters' dtype.

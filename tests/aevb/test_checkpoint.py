@@ -18,7 +18,7 @@ from vaetut.bounds import sgvb_a, sgvb_b
 from vaetut.models import VAE
 
 
-def grey(n=120, dim=6):
+def gray(n=120, dim=6):
     return torch.rand(n, dim, generator=torch.Generator().manual_seed(1))
 
 
@@ -28,8 +28,8 @@ def small(**options):
 
 
 def run(model, **options):
-    options = {"epochs": 4, "batch_size": 50, "learning_rate": 0.01, "validation": grey(30), **options}
-    return train(model, options.pop("data", grey()), **options)
+    options = {"epochs": 4, "batch_size": 50, "learning_rate": 0.01, "validation": gray(30), **options}
+    return train(model, options.pop("data", gray()), **options)
 
 
 def parameters(model):
@@ -237,10 +237,10 @@ def nothing(model, q, x, num_samples):
         ({"binarize": "none"}, "binarize was dynamic, is now none"),
         ({"precision": "high"}, "precision was highest, is now high"),
         ({"compile": True}, "compile was False, is now True"),
-        ({"data": grey(121)}, r"data was float32 \[120, 6\] [0-9a-f]{32}, is now float32 \[121, 6\]"),
-        ({"data": grey().flip(0)}, r"data was float32 \[120, 6\] \w+, is now float32 \[120, 6\]"),
+        ({"data": gray(121)}, r"data was float32 \[120, 6\] [0-9a-f]{32}, is now float32 \[121, 6\]"),
+        ({"data": gray().flip(0)}, r"data was float32 \[120, 6\] \w+, is now float32 \[120, 6\]"),
         ({"validation": None}, r"validation was float32 \[30, 6\] \w+, is now None"),
-        ({"validation": grey(30) / 2}, "validation was"),
+        ({"validation": gray(30) / 2}, "validation was"),
         ({"model": {"hidden_dim": 9}}, r"architecture was .*hidden_dim=8, .* is now .*hidden_dim=9, "),
         ({"model": {"activation": "relu"}}, "architecture was .*tanh.* is now .*relu"),
         ({"model": {"likelihood": "gaussian"}}, "architecture was"),
@@ -258,7 +258,7 @@ def test_another_run_is_refused(kept, change, message):
 
 def test_another_dtype_is_refused(kept):
     with pytest.raises(ValueError, match=r"float32.*float64"):
-        double = {"data": grey().double(), "validation": grey(30).double()}
+        double = {"data": gray().double(), "validation": gray(30).double()}
         run(small().double(), **double, checkpoint=kept, resume=True)
 
 

@@ -319,25 +319,25 @@ def test_transparent_figures_become_opaque_white():
     assert corner.tolist() == [255, 255, 255]
 
 
-def test_flat_colours_are_exact_and_the_same_in_all_frames():
-    colours = [plots.COLORS[name] for name in ("bound", "gap", "evidence")]
+def test_flat_colors_are_exact_and_the_same_in_all_frames():
+    colors = [plots.COLORS[name] for name in ("bound", "gap", "evidence")]
 
     def draw(k):
         figure = Figure(figsize=(3, 1))
-        for i, colour in enumerate(colours):
-            figure.add_artist(plt.Rectangle((i / 3, 0), 1 / 3, 0.3 + 0.1 * k, color=colour))
+        for i, color in enumerate(colors):
+            figure.add_artist(plt.Rectangle((i / 3, 0), 1 / 3, 0.3 + 0.1 * k, color=color))
         figure.text(0.1, 0.8, "abc" * k)
         return figure
 
     explorer = explore(draw, alt="{k}", k=[1, 2, 3])
     for frame in explorer.frames:
         row = picture(frame)[-5]
-        assert ["#" + bytes(row[x].tolist()).hex() for x in (100, 300, 500)] == colours
+        assert ["#" + bytes(row[x].tolist()).hex() for x in (100, 300, 500)] == colors
     kinds = np.unique(np.concatenate([picture(frame).reshape(-1, 3) for frame in explorer.frames]), axis=0)
     assert len(kinds) <= MAX_COLORS  # of all frames together
 
 
-def test_quantization_is_close_and_has_few_colours():
+def test_quantization_is_close_and_has_few_colors():
     gradient = np.linspace(0, 1, 200)[None].repeat(50, axis=0)
 
     def draw():

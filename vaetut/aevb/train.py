@@ -158,7 +158,7 @@ def train(
             ``load_state_dict``. It takes a step at the end of each *epoch*. One whose step takes ``metrics``, such as
             ``ReduceLROnPlateau``, gets the loss, the validation bound (without such data the training bound) with a
             minus. What is to change with each step is an optimizer's hook, whose object is in ``state``.
-        binarize: what to do with grey pixels. ``"dynamic"`` and ``"threshold"`` as `vaetut.binarize`, the
+        binarize: what to do with gray pixels. ``"dynamic"`` and ``"threshold"`` as `vaetut.binarize`, the
             former drawn anew for each batch, and once for the validation data; ``"none"``: use them as they
             are; ``"auto"``: dynamic for a Bernoulli likelihood, else none.
         drop_last: leave out the last minibatch of an epoch where it is smaller; the curve is then of the others.

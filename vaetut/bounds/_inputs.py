@@ -136,11 +136,11 @@ def log_likelihood(inputs: Inputs, z: Tensor) -> Tensor:
                 "x must lie in [0, 1] for a Bernoulli likelihood, got values from "
                 f"{float(x.min()):g} to {float(x.max()):g}; divide 8-bit pixels by 255"
             )
-        likelihood = _of_grey_pixels(likelihood)
+        likelihood = _of_gray_pixels(likelihood)
     return _enough_digits(likelihood.log_prob(x), "model.likelihood(z)", "compute").expand(shape)
 
 
-def _of_grey_pixels(likelihood: Distribution) -> Distribution:
+def _of_gray_pixels(likelihood: Distribution) -> Distribution:
     """The same, but taking values between 0 and 1, which torch's Bernoulli refuses if it checks its argument."""
     base: Any = likelihood
     while isinstance(base, Independent):

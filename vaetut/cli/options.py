@@ -186,7 +186,7 @@ class Settings:
         False, "leave the last, smaller batch of an epoch out of its steps", group="training"
     )
     binarize: str = option(
-        "auto", "grey pixels", choices=("auto", "dynamic", "threshold", "none"), group="training"
+        "auto", "gray pixels", choices=("auto", "dynamic", "threshold", "none"), group="training"
     )
     seed: int = option(
         0, "of the initial parameters, the order and the noise", _seed, metavar="SEED", group="training"

@@ -44,7 +44,7 @@ class Saved(NamedTuple):
         model: the model, on the CPU.
         dataset: the name that `vaetut.load` takes, or the path of data of one's own.
         image_shape: ``(height, width)``, or ``(3, height, width)`` in color; None for data that are no images.
-        binarize: how grey pixels were treated: ``"dynamic"``, ``"threshold"`` or ``"none"``.
+        binarize: how gray pixels were treated: ``"dynamic"``, ``"threshold"`` or ``"none"``.
         reading: how data of one's own were read: ``image_size`` and ``test_share``.
     """
 

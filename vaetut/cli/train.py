@@ -334,7 +334,7 @@ def _arguments(settings: Settings, data: ImageData) -> Options:
 
 
 def treatment(settings: Settings) -> str:
-    """What is done with grey pixels."""
+    """What is done with gray pixels."""
     if settings.binarize != "auto":
         return settings.binarize
     return "dynamic" if settings.likelihood == "bernoulli" else "none"

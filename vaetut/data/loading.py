@@ -17,7 +17,7 @@ from vaetut.data.idx import parse_idx
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A data set of images, grey or in color, split into a training and a test part.
+    """A data set of images, gray or in color, split into a training and a test part.
 
     Attributes:
         train: float32 ``[N, D]``, one flattened image a row, pixels in [0, 1].
@@ -106,10 +106,10 @@ def load(name: str, *, root: str | os.PathLike[str] | None = None, download: boo
 
 
 def binarize(x: Tensor, how: str = "dynamic", generator: torch.Generator | None = None) -> Tensor:
-    """Turn grey pixels in [0, 1] into black and white ones, 0 or 1, of the same shape and dtype.
+    """Turn gray pixels in [0, 1] into black and white ones, 0 or 1, of the same shape and dtype.
 
-    * ``"dynamic"``: each pixel is drawn from a Bernoulli distribution whose probability is its grey value.
-      Drawn anew each time a batch is used, this is the usual treatment of MNIST; its mean is the grey image.
+    * ``"dynamic"``: each pixel is drawn from a Bernoulli distribution whose probability is its gray value.
+      Drawn anew each time a batch is used, this is the usual treatment of MNIST; its mean is the gray image.
     * ``"threshold"``: 1 where the pixel is at least 0.5, else 0.
 
     Args:

@@ -81,7 +81,7 @@ def read(
 ) -> OwnData:
     """Read data of one's own, for training.
 
-    * A folder of PNG or JPEG images; those of subfolders have the subfolder's name as their label. If all are grey,
+    * A folder of PNG or JPEG images; those of subfolders have the subfolder's name as their label. If all are gray,
       so are the data, else all are in color. They must be of one size, or ``image_size`` is given: then the middle of
       each, as large as it can be in these proportions, is resized.
     * ``.npy``, ``.npz`` or ``.pt``: an array or tensor ``[N, D]``, ``[N, height, width]``, ``[N, height, width, 3]`` or

@@ -194,7 +194,7 @@ class StandardLaplace(StandardNoise):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
-        # In place, about the centre: u − ½ is exact for what open_uniform draws on a CPU, and neither ½ nor −½.
+        # In place, about the center: u − ½ is exact for what open_uniform draws on a CPU, and neither ½ nor −½.
         side = open_uniform(shape, dtype=dtype, device=device, generator=generator).sub_(0.5)
         return side.abs().mul_(-2).log1p_().copysign_(side)
 

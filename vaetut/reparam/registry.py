@@ -29,7 +29,7 @@ _BEST_FIRST = ("inverse_cdf", "location_scale", "implicit", "composition")
 class Row(NamedTuple):
     """One row of `catalogue`.
 
-    ``noise`` and ``g`` are plain text and ``tex`` is g in TeX (inline maths without the dollar signs), with the
+    ``noise`` and ``g`` are plain text and ``tex`` is g in TeX (inline math without the dollar signs), with the
     names of torch's parameters in the first and one-letter symbols in the second. ``paper`` is the list of AEVB,
     section 2.4, that names this pair (empty for a pair that the paper does not list), ``remark`` says what is not
     plain from the rest.

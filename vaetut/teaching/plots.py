@@ -310,7 +310,7 @@ def latent_plane(means: Any, labels: Any, ax: Axes | None = None) -> Figure:
 def learning_curve(
     curves: Mapping[str, Any], ax: Axes | None = None, *, ylabel: str = "bound, nats per datapoint"
 ) -> Figure:
-    """Curves over epochs 1, 2, …, each labelled at its right end.
+    """Curves over epochs 1, 2, …, each labeled at its right end.
 
     Args:
         curves: ``{name: values}``, one value per epoch; larger is better.

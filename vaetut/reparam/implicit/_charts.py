@@ -1,7 +1,7 @@
 """Coordinates for the quadrature of implicit gradients, and what reduces to it (chapter 10, *Implicit*).
 
 A `Chart` maps the support of a density to the real line so that both tails fall exponentially and nothing is lost near
-an end: x = log z on (0, ∞), x = logit z on (0, 1), x = arsinh of the standardised z on the real line. Gamma, beta,
+an end: x = log z on (0, ∞), x = logit z on (0, 1), x = arsinh of the standardized z on the real line. Gamma, beta,
 Student's t and F have their log-densities written in that coordinate. So they reach samples that have no room in a
 float64 beside an end of the support, and they keep the digits that cancel in ``log_prob``.
 """
@@ -88,7 +88,7 @@ def split_in(chart: Chart, x: Tensor, q: Distribution, rounds: int | None) -> Sp
         worst = mass.flatten()[mass.abs().nan_to_num(math.inf).argmax()].exp()
         raise RuntimeError(
             f"exp({type(q).__name__}.log_prob) integrates to {float(worst):.6g} over the support, not to 1: either "
-            "log_prob is not normalised, or it has features too narrow for the quadrature to find (peaks that are far "
+            "log_prob is not normalized, or it has features too narrow for the quadrature to find (peaks that are far "
             "apart belong in a MixtureSameFamily, whose components are treated one by one)"
         )
     return parts

@@ -6,7 +6,7 @@ Everything happens in one coordinate x on the real line, and in log space. With 
 
 The second form is the one computed here. Both conditional means are weighted averages, so that nothing overflows or
 cancels in a tail; and a part of log g that is constant in t drops out of their difference, so that an inexact
-normalising constant does no harm (torch's von Mises has one that is good to seven digits).
+normalizing constant does no harm (torch's von Mises has one that is good to seven digits).
 
 The integrals are Gauss–Legendre sums over panels that are halved until they resolve g. One mesh serves all samples of
 a distribution; each sample only adds the two pieces of the panel that it lies in.
@@ -69,7 +69,7 @@ def split(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds:
     """Split distributions at their samples and attach the implicit gradient to the places of the split.
 
     Args:
-        log_density: log g, normalised up to rounding.
+        log_density: log g, normalized up to rounding.
         x: detached float64 samples ``[samples, *batch]``.
         low: where ``log_density`` stops being computable, ``[*batch]``; beyond this end, and beyond the mesh, log g is
             continued as a straight line.
@@ -115,25 +115,25 @@ def split(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds:
 
 
 def reach(
-    log_density: LogDensity, centre: Tensor, level: Tensor, low: Tensor, high: Tensor,
+    log_density: LogDensity, center: Tensor, level: Tensor, low: Tensor, high: Tensor,
     exponents: tuple[float, float, int] = (-30.0, 3.5, 20),
 ) -> Tensor:  # fmt: skip
-    """Distances ``[2, *batch]`` to the left and the right of ``centre`` beyond which log g stays below ``level``.
+    """Distances ``[2, *batch]`` to the left and the right of ``center`` beyond which log g stays below ``level``.
 
     Log g is looked at on a geometric grid, 2 to the power of ``exponents`` (first, stride, count), then on a finer one.
     """
-    sign = _column(np.array([-1.0, 1.0]), centre, centre.dim())
+    sign = _column(np.array([-1.0, 1.0]), center, center.dim())
 
     def outermost(first: Tensor, stride: float, count: int) -> Tensor:
-        steps = _column(np.arange(1.0, count + 1), centre, centre.dim() + 1)
-        x = (centre + sign * torch.exp2(first + stride * (steps - 1))).clamp(low, high)
-        above = _evaluate(log_density, x, centre.dim()) >= level
+        steps = _column(np.arange(1.0, count + 1), center, center.dim() + 1)
+        x = (center + sign * torch.exp2(first + stride * (steps - 1))).clamp(low, high)
+        above = _evaluate(log_density, x, center.dim()) >= level
         return first + stride * (above * steps).amax(
             0
         )  # one step beyond the outermost point that is not below
 
     first, stride, count = exponents
-    coarse = outermost(torch.full_like(sign * centre, first), stride, count) - stride
+    coarse = outermost(torch.full_like(sign * center, first), stride, count) - stride
     return torch.exp2(outermost(coarse + stride / 8, stride / 8, 7))
 
 
@@ -184,11 +184,11 @@ def _mesh(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds:
     """Panels from left to right that reach beyond all samples, as far as g matters to any of them."""
     dim = x.dim() - 1
     at_x = log_density(x)
-    centre = x.gather(0, at_x.argmax(0, keepdim=True))[0]
+    center = x.gather(0, at_x.argmax(0, keepdim=True))[0]
     lowest, highest = x.amin(0), x.amax(0)
-    distance = reach(log_density, centre, at_x.amin(0) - DEPTH, low, high)
-    first = torch.minimum((centre - distance[0]).clamp(min=low), lowest)
-    last = torch.maximum((centre + distance[1]).clamp(max=high), highest)
+    distance = reach(log_density, center, at_x.amin(0) - DEPTH, low, high)
+    first = torch.minimum((center - distance[0]).clamp(min=low), lowest)
+    last = torch.maximum((center + distance[1]).clamp(max=high), highest)
     width = ((last - first) / PANELS).expand(PANELS, *first.shape)
     mesh = _panels(log_density, first + width * _column(np.arange(float(PANELS)), first, first.dim()), width)
     for _ in range(MAX_ROUNDS if rounds is None else rounds):

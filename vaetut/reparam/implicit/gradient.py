@@ -155,7 +155,7 @@ def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
             leave a gap require a gradient.
         NotImplementedError: if q is multivariate.
         RuntimeError: in the backward pass, if ``log_prob`` does not integrate to 1 over the support, to four digits:
-            then it is not normalised, or too spiky for the quadrature.
+            then it is not normalized, or too spiky for the quadrature.
 
     Example:
         >>> from torch.distributions import Exponential
