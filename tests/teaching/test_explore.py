@@ -112,7 +112,7 @@ def test_a_still_picture_with_its_text_remains_without_scripts(explorer):
     assert "The sliders move the picture where scripts run" in page
 
 
-def test_sliders_are_labelled(explorer):
+def test_sliders_are_labeled(explorer):
     page = explorer._repr_html_()
     assert re.findall(
         r'<label><span>(\w+)</span> <input type="range" min="0" max="(\d)" step="1" value="(\d)"', page

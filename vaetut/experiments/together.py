@@ -124,14 +124,14 @@ class Batched:
             with torch.no_grad():
                 mean, log_variance = self._encode(rest, batch)
                 z = (mean + (0.5 * log_variance).exp() * noise[rest]) * mask
-                dreamt = self._randn(count, size)[rest] * mask
-                probability = self._decode(rest, dreamt).sigmoid()
+                dreamed = self._randn(count, size)[rest] * mask
+                probability = self._decode(rest, dreamed).sigmoid()
                 uniform = torch.rand(probability.shape, device=batch.device, generator=self.generator)
                 dream = (uniform < probability).to(batch.dtype)
             log_prior = -((0.5 * z.square() + _HALF_LOG_2PI) * mask).sum(-1)
             wake = self._log_likelihood(rest, z, batch) + log_prior
             mean, log_variance = self._encode(rest, dream)
-            error = (dreamt - mean).square() * (-log_variance).exp()
+            error = (dreamed - mean).square() * (-log_variance).exp()
             sleep = -((0.5 * (error + log_variance) + _HALF_LOG_2PI) * mask).sum(-1)
             parts.append((wake + sleep).mean(-1))
         return torch.cat(parts)

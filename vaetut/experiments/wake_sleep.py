@@ -58,9 +58,9 @@ def wake_sleep(model: VAE, x: Tensor, num_dreams: int | None = None) -> WakeSlee
         z = model.encode(x).rsample()  # which, unlike sample(), lets NaN through, for the loop to report
     wake = model.likelihood(z).log_prob(x) + model.prior.log_prob(z)
     with torch.no_grad():
-        z_dreamt = model.prior.sample((dreams,))
-        x_dreamt = _sample(model, z_dreamt)
-    sleep = model.encode(x_dreamt).log_prob(z_dreamt)
+        z_dreamed = model.prior.sample((dreams,))
+        x_dreamed = _sample(model, z_dreamed)
+    sleep = model.encode(x_dreamed).log_prob(z_dreamed)
     return WakeSleep(wake, sleep)
 
 
