@@ -76,7 +76,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     # models, aevb
     "a hidden layer of nothing": (lambda: vaetut.VAE(3, 2, (7, 0)), ValueError, r"hidden_dim\[1\] must be at least 1, got 0"),
     "a hidden layer of 7.0": (lambda: vaetut.VAE(3, 2, 7.0), TypeError, "hidden_dim must be an int or a tuple of ints.*7.0"),
-    "resume from nowhere": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, resume=True), ValueError, "resume=True must come with checkpoint"),
+    "resume from nowhere": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, resume=True), ValueError, "resume=True requires checkpoint"),
     "a checkpoint that is there": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, checkpoint=__file__), FileExistsError, "test_bad_input.py"),
     "low precision": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, precision="low"), ValueError, "precision must be one of 'highest', 'high', 'medium', got 'low'"),
     "compile by number": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, compile=1), TypeError, "compile must be True or False"),

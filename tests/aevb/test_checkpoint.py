@@ -302,7 +302,7 @@ def signed(content):
 def test_foreign(path):
     buffer = io.BytesIO()
     torch.save(small().state_dict(), buffer)
-    refused(path, buffer.getvalue(), "written by something else than vaetut.train")
+    refused(path, buffer.getvalue(), "not written by vaetut.train")
     refused(path, b"# my notes\n" * 100, "was not written by vaetut.train")
     refused(path, signed(small().state_dict()), "must hold epoch, model")
     refused(path, signed([1]), "must hold a dict, got list")
@@ -373,7 +373,7 @@ def test_bad_arguments(tmp_path):
             FileNotFoundError,
             "checkpoint must be in a folder that exists",
         ),
-        ({"resume": True}, ValueError, "resume=True must come with checkpoint"),
+        ({"resume": True}, ValueError, "resume=True requires checkpoint"),
         ({"resume": "yes"}, TypeError, "resume must be True or False, got 'yes'"),
     ):
         model = small()

@@ -152,7 +152,7 @@ MISTAKES = {
             likelihood=lambda self, z: Independent(Normal(self.logits(z).flatten(0, -2).repeat(2, 1), 1.0), 1)
         ),
         ValueError,
-        r"must have batch_shape \(\d, 3\) for z of shape \(\d, 3, 2\), got \(\d+,\); let it work on the last",
+        r"must have batch_shape \(\d, 3\) for z of shape \(\d, 3, 2\), got \(\d+,\); it must use the last",
     ),
     "prior as a method": (
         wrong(prior=lambda self: normal(2)),

@@ -323,7 +323,7 @@ def test_numbers_that_are_no_images(tmp_path, capsys):
     out = tmp_path / "run"
     assert run("train", "--dataset", tmp_path / "t.csv", "--out", out, *QUICK) == 0
     assert "likelihood isotropic, as values from" in capsys.readouterr().err
-    assert run("sample", out) == 2 and "rows of numbers and no images" in capsys.readouterr().err
+    assert run("sample", out) == 2 and "rows of numbers, not images" in capsys.readouterr().err
     assert run("sample", out, "--file", tmp_path / "x.pt") == run("plot", out) == 0
     asked = ["--likelihood", "gaussian", "--overwrite"]
     with warnings.catch_warnings():

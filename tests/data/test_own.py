@@ -99,7 +99,7 @@ def test_black_and_white(tmp_path):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda p: (p / "notes.txt").write_text("x"), "holds no image: none of its files ends with .png"),
+        (lambda p: (p / "notes.txt").write_text("x"), "has no images: no file ends with .png"),
         (
             lambda p: [folder_of(p, gray(2)), (p / "bad.png").write_text("no")],
             "bad.png cannot be read as an image",
@@ -215,7 +215,7 @@ def test_csv(tmp_path):
     [
         ("a.csv", "1,2\n3,x\n", "a.csv, line 2, column 2 must be a number, got 'x'"),
         ("a.csv", "u,v\n1,2\n3\n", "a.csv, line 3 has 1 columns, the first line has 2"),
-        ("a.csv", "u,v\n", "holds names and no numbers"),
+        ("a.csv", "u,v\n", "has a line of names but no numbers"),
         ("a.csv", "", "is empty"),
         ("a.csv", "1,2\n3,nan\n4,5\n", r"a.csv must hold finite numbers, row 1 \(counted from 0\) has NaN"),
         ("a.npy", "no", "a.npy cannot be read as an array"),
@@ -250,7 +250,7 @@ def test_array_that_does_not_fit(tmp_path, array, message):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not there"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         read(tmp_path / "nothing")
 
 

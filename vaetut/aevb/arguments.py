@@ -1,4 +1,4 @@
-"""The arguments of `vaetut.train`: checked, and resolved into one `Run`, before anything is trained."""
+"""The arguments of `vaetut.train`: checked, and resolved into one `Run`, before training starts."""
 
 import copy
 import inspect
@@ -22,7 +22,7 @@ from vaetut.aevb.step import BestEpoch, Communicator, Objective, evaluating, pix
 from vaetut.aevb.untracked import Watch, hooks, samplers
 from vaetut.data import ImageData
 
-# The class, its default learning rate, and where one kernel can do all of its step: on two cores that makes
+# The class, its default learning rate, and the devices on which its step can be one kernel, which on two cores makes
 # training almost twice as fast.
 OPTIMIZERS: dict[str, tuple[Any, float, tuple[str, ...]]] = {
     "adam": (torch.optim.Adam, 1e-3, ("cpu", "cuda")),
@@ -34,7 +34,7 @@ _DEFAULT_BATCH = 100
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of `vaetut.train` as they were given, but for the model and the data."""
+    """The arguments of `vaetut.train` as given, except the model and the data."""
 
     epochs: int
     batch_size: int
@@ -80,7 +80,7 @@ class Arguments:
         if self.on_epoch is not None and not callable(self.on_epoch):
             raise TypeError(f"on_epoch must be a function of the History, got {type(self.on_epoch).__name__}")
         if self.resume and self.checkpoint is None:
-            raise ValueError("resume=True must come with checkpoint, the path of the file to go on from")
+            raise ValueError("resume=True requires checkpoint, the path of the file to continue from")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Run:
     modes: dict[nn.Module, bool]
     objective: Objective
     data: Source
-    number: int  # of the datapoints that an epoch takes, 0 where a DataLoader does not know
+    number: int  # of datapoints in an epoch, 0 if a DataLoader does not know it
     validation: Any
     validation_number: int
     optimizer: torch.optim.Optimizer
@@ -111,7 +111,7 @@ class Run:
 
 @contextmanager
 def resolved(model: Any, data: Any, validation: Any, given: Arguments) -> Iterator[Run]:
-    """The run that the arguments ask for. Inside, the model is on its device; afterwards it is back where it was.
+    """The run that the arguments describe. Inside, the model is on the run's device; at the end it is moved back.
 
     Raises:
         TypeError, ValueError: as `vaetut.train`.
@@ -124,7 +124,7 @@ def resolved(model: Any, data: Any, validation: Any, given: Arguments) -> Iterat
         validation = data.test if validation is None else validation
         data = data.train
     if given.patience is not None and validation is None:
-        raise ValueError("patience must come with validation data, whose bound says which epoch is the best")
+        raise ValueError("patience requires validation data, whose bound determines the best epoch")
     modes = {module: module.training for module in model.modules()}
     model.to(communicator.device)
     try:
@@ -180,7 +180,7 @@ def _resolve(
         "processes": communicator.kind,
         "data": None if path is None else source.fingerprint(),
         "validation": None if path is None or mark is None else mark(),
-        # None for what the first edition did not have, so that its files are those of the same run
+        # None for the defaults of new options, so that files of the first edition still match
         "scheduler": checkpoints.scheduler_settings(scheduler),
         "patience": given.patience,
         "drop_last": given.drop_last or None,
@@ -239,7 +239,9 @@ def check_model(model: Any) -> None:
     for name in ("encode", "prior", "likelihood"):
         found = inspect.getattr_static(model, name, None)
         if isinstance(found, property) and found.fget is not None:
-            found.fget(model)  # by hand: nn.Module would hide an AttributeError of its own behind another one
+            found.fget(
+                model
+            )  # called directly: nn.Module would replace an AttributeError inside of it by another one
         elif not hasattr(model, name):
             raise TypeError(
                 f"model must have .encode(x), .prior and .likelihood(z); {type(model).__name__} has no .{name}"
@@ -249,7 +251,7 @@ def check_model(model: Any) -> None:
 
 
 def try_model(model: Any) -> Distribution:
-    """The likelihood of a draw from the prior, once it is clear that both are what they should be."""
+    """Check the prior and the likelihood of a draw from it; return the likelihood."""
     prior = model.prior
     if not isinstance(prior, Distribution):
         hint = "; with @property in front of it, model.prior is what it returns" if callable(prior) else ""
@@ -267,7 +269,7 @@ def try_model(model: Any) -> Distribution:
 
 
 def check_width(likelihood: Distribution, x: Tensor) -> None:
-    """The likelihood must be one of a whole datapoint, for else the bound would be one of each pixel."""
+    """Check that the likelihood is one density of the whole datapoint, not one of each pixel."""
     if not likelihood.event_shape:
         raise ValueError(
             f"model.likelihood(z) must have event_shape [{x.shape[-1]}], one density for all of x, got (): wrap it as "
@@ -281,18 +283,18 @@ def _base(likelihood: Distribution, kind: type[Distribution]) -> Any:
 
 
 def _has_free_variances(likelihood: Distribution) -> bool:
-    """Whether a Gaussian likelihood has a variance of its own for each column."""
+    """Whether a Gaussian likelihood has a separate variance for each column."""
     normal = _base(likelihood, Normal)
     return normal is not None and bool(normal.scale.amin() < normal.scale.amax())
 
 
 def try_bound(objective: Objective, x: Tensor, name: str) -> None:
-    """Take the bound of two datapoints, with all checks on, so that what does not fit fails before training."""
+    """Evaluate the bound of two datapoints, with all checks on, so that a misfit raises before training."""
     try:
         with torch.no_grad():
             values = objective.of(pixels(x, objective.binarize))
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} must be what the model and the bound take: {error}") from error
+        raise ValueError(f"{name} must be data that the model and the bound accept: {error}") from error
     if not isinstance(values, Tensor):
         raise TypeError(f"bound must return a tensor, one value per datapoint, got a {type(values).__name__}")
     if values.shape != x.shape[:1]:
@@ -313,7 +315,7 @@ def _validation(
         return None, 0, None
     source = open_source(validation, "validation", dtype, bernoulli, device)
     if isinstance(source, Resident):
-        x = pixels(source.x, objective.binarize)  # once: the same pixels in every epoch
+        x = pixels(source.x, objective.binarize)  # drawn once: the same pixels in every epoch
         try_bound(_as_it_is(objective), x[:2], "validation")
         return x, len(x), source.fingerprint
     try_bound(objective, source.first(), "validation")
@@ -325,12 +327,12 @@ def _as_it_is(objective: Objective) -> Objective:
 
 
 def _batch_size(given: Arguments, source: Source, data: Any) -> int:
-    """M; a DataLoader has its own."""
+    """M; a DataLoader has its own batch size."""
     if not isinstance(source, Loader):
         return given.batch_size
     if given.fabric is not None:
         raise ValueError(
-            "data must be a tensor, an array or a Dataset with fabric, which shares minibatches out"
+            "data must be a tensor, an array or a Dataset with fabric, which distributes the minibatches"
         )
     if given.drop_last:
         raise ValueError("drop_last must be left out with a DataLoader: give it to the DataLoader")
@@ -345,7 +347,7 @@ def _batch_size(given: Arguments, source: Source, data: Any) -> int:
 def _check_single(
     objective: Objective, source: Source, modes: dict[nn.Module, bool], given: Arguments, device: torch.device
 ) -> None:
-    """Batch normalization cannot normalize the only datapoint of a last minibatch. Tried with a copy of the model."""
+    """Refuse a last minibatch of one datapoint if the model cannot take it; tried with a copy of the model."""
     normal = torch.nn.modules.batchnorm._BatchNorm
     if not any(mode and isinstance(module, normal) for module, mode in modes.items()):
         return
@@ -362,8 +364,8 @@ def _check_single(
             )
         except ValueError as error:
             raise ValueError(
-                f"batch_size leaves a last minibatch of one datapoint, of {len(source)}, which the model cannot take "
-                f"in training mode ({error}): give drop_last=True or another batch_size"
+                f"batch_size leaves a last minibatch of one datapoint of {len(source)}, which the model cannot process "
+                f"in training mode ({error}): use drop_last=True or another batch_size"
             ) from error
 
 
@@ -371,7 +373,7 @@ def _check_single(
 
 
 def make_optimizer(given: Arguments, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer of a model's parameters that the arguments ask for."""
+    """The optimizer of the model's parameters according to the arguments."""
     if callable(given.optimizer):
         if given.learning_rate is not None:
             raise ValueError(
@@ -388,9 +390,9 @@ def make_optimizer(given: Arguments, model: nn.Module, device: torch.device) -> 
         if not 0 < rate < math.inf:
             raise ValueError(f"learning_rate must be positive and finite, got {rate}")
     options: dict[str, Any] = {"lr": rate, "fused": device.type in fused_on}
-    if name == "adam" and given.compile and device.type == "cuda":  # it becomes part of a CUDA graph
+    if name == "adam" and given.compile and device.type == "cuda":  # it becomes a part of a CUDA graph
         options["capturable"] = True
-        if given.scheduler is not None:  # a number would be a constant of the graph
+        if given.scheduler is not None:  # a Python number would be a constant of the graph
             options["lr"] = torch.tensor(rate, device=device)
     optimizer: torch.optim.Optimizer = kind(model.parameters(), **options)
     return optimizer
@@ -403,14 +405,12 @@ def make_scheduler(scheduler: Any, optimizer: torch.optim.Optimizer) -> Any:
     made = scheduler(optimizer)
     _check_state(made, "scheduler must return an object with .step() and", ("step",))
     if getattr(made, "mode", None) == "max" and is_plateau(made):
-        raise ValueError(
-            "scheduler must have mode='min': it is given the loss, which is the bound with a minus"
-        )
+        raise ValueError("scheduler must have mode='min': it receives the loss, which is minus the bound")
     return made
 
 
 def is_plateau(scheduler: Any) -> bool:
-    """Whether a scheduler's step takes the value that is watched."""
+    """Whether a scheduler's step takes the monitored value."""
     return "metrics" in inspect.signature(scheduler.step).parameters
 
 
@@ -421,7 +421,7 @@ def _states(state: Any) -> dict[str, Any]:
     states = dict(state) if isinstance(state, Mapping) else {"state": state}
     for name, value in states.items():
         if not isinstance(name, str):
-            raise TypeError(f"state must have str as names, got {name!r}")
+            raise TypeError(f"state must have names of type str, got {name!r}")
         _check_state(value, f"state[{name!r}] must have")
     return states
 
@@ -439,16 +439,16 @@ def _check_state(value: Any, wanted: str, more: tuple[str, ...] = ()) -> None:
 
 
 def _communicator(given: Arguments, model: nn.Module) -> Communicator:
-    """One device of this process, or those that ``fabric`` has."""
+    """One device of this process, or those of ``fabric``."""
     if given.fabric is None:
         return Communicator(target_device(given.device, next(model.parameters()).device))
     if given.device != "auto":
         raise ValueError(
-            f"device must be 'auto' with fabric, which has devices of its own, got {given.device!r}"
+            f"device must be 'auto' with fabric, which has its own devices, got {given.device!r}"
         )
     if given.compile:
         raise ValueError(
-            "compile must be False with fabric: a step in one graph has no place for the exchange of gradients"
+            "compile must be False with fabric: the compiled step does not exchange gradients between processes"
         )
     from vaetut.aevb.fabric import FabricCommunicator
 
@@ -468,7 +468,7 @@ def target_device(device: str | torch.device, home: torch.device) -> torch.devic
         ) from None
     if target.type == "meta":
         raise ValueError(
-            "device must be 'auto' or a device of this machine, got 'meta', which holds no values"
+            "device must be 'auto' or a device of this machine, got 'meta', which stores no values"
         )
     return target
 

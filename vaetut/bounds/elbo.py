@@ -41,8 +41,8 @@ def elbo_terms(model: LatentVariableModel, q: Distribution, x: Tensor, num_sampl
     Raises:
         ValueError: if a shape does not fit or x has a value that is not allowed.
         TypeError: if x is not a floating-point tensor.
-        NotImplementedError: if the divergence has no closed form (use `sgvb_a`), or if the gradient of a q without
-            ``rsample`` is asked for.
+        NotImplementedError: if the divergence has no closed form (use `sgvb_a`), or if q has no ``rsample`` and a
+            parameter that requires a gradient.
 
     Example:
         >>> import torch
@@ -77,7 +77,7 @@ def sgvb_b(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: 
 
 def sgvb_a(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int = 1) -> Tensor:
     r"""The estimator $\tilde{\mathcal L}^A = \frac1L \sum_l \log p(x, z^{(l)}) - \log q(z^{(l)}|x)$ of the lower
-    bound (``eq-sgvb-a``, AEVB eq. 6): all of it sampled, so that no closed-form divergence is needed.
+    bound (``eq-sgvb-a``, AEVB eq. 6): both terms are sampled, so no closed form of the divergence is needed.
 
     Where q is the posterior, every term of the sum is log p(x), and the estimator has no variance.
     Arguments, shapes and errors as `elbo_terms`.
@@ -97,8 +97,8 @@ def minibatch_bound(values: Tensor, dataset_size: int) -> Tensor:
     r"""The minibatch estimator $\frac NM \sum_{i=1}^M \tilde{\mathcal L}(\theta, \phi; x^{(i)})$ of the bound on the
     whole data set's log-likelihood (``eq-sgvb-minibatch``, AEVB eq. 8).
 
-    It is unbiased if the M datapoints are a uniform random choice from the N. `vaetut.train` ascends this divided by
-    N, the mean over the minibatch.
+    It is unbiased if the M datapoints are drawn uniformly from the N. `vaetut.train` maximizes this divided by N, which
+    is the mean over the minibatch.
 
     Args:
         values: any bound, per datapoint: ``[..., M]``.
@@ -109,7 +109,7 @@ def minibatch_bound(values: Tensor, dataset_size: int) -> Tensor:
 
     Raises:
         ValueError: if ``values`` holds no datapoint, or ``dataset_size`` is less than M.
-        TypeError: if ``values`` is not a floating-point tensor, or ``dataset_size`` is no int.
+        TypeError: if ``values`` is not a floating-point tensor, or ``dataset_size`` is not an int.
 
     Example:
         >>> import torch
