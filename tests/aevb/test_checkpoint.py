@@ -214,7 +214,7 @@ def test_link_and_home(tmp_path, monkeypatch):
 
 def test_an_existing_file_is_not_overwritten(kept):
     before, model = kept.read_bytes(), small()
-    with pytest.raises(FileExistsError, match=r"run\.pt exists, and is left as it is: give resume=True"):
+    with pytest.raises(FileExistsError, match=r"run\.pt exists, and is not overwritten: use resume=True"):
         run(model, checkpoint=kept)
     assert kept.read_bytes() == before and torch.equal(parameters(model), parameters(small()))
 
@@ -288,8 +288,8 @@ def test_each_byte_counts(kept):
 def test_cut_short(kept):
     content = kept.read_bytes()
     for size in (0, 1, 10, 100, len(content) // 2, len(content) - 91, len(content) - 1):
-        refused(kept, content[:size], "cut short" if size > 1 else "was not written by vaetut.train")
-    refused(kept, content + b"\n", "cut short")
+        refused(kept, content[:size], "is incomplete" if size > 1 else "was not written by vaetut.train")
+    refused(kept, content + b"\n", "is incomplete")
 
 
 def signed(content):

@@ -220,7 +220,7 @@ class Labeled(Dataset):
         (
             bad_items(gray(dim=5)),
             ValueError,
-            r"data must be what the model and the bound take: x must have shape",
+            r"data must be data that the model and the bound accept: x must have shape",
         ),
         (bad_items(gray()[:0]), ValueError, "data must have at least one item"),
         (
@@ -306,7 +306,7 @@ def test_one_datapoint_left():
     model, x = Convolutional(), load("digits").train[:101]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(
-        ValueError, match=r"batch_size leaves a last minibatch of one datapoint, of 101.*drop_last=True"
+        ValueError, match=r"batch_size leaves a last minibatch of one datapoint of 101.*drop_last=True"
     ):
         train(model, x, epochs=1)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -388,7 +388,7 @@ def test_out_of_memory(text):
 
     kind = torch.cuda.OutOfMemoryError if "CUDA" in text else RuntimeError
     with pytest.raises(
-        kind, match="memory is not enough for batch_size=25 and num_samples=1: take less of one of"
+        kind, match="out of memory on the device with batch_size=25 and num_samples=1: lower one of"
     ):
         run(gray(), bound=bound)
 

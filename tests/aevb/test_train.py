@@ -483,7 +483,7 @@ def nan(x):
         (
             {"data": gray(dim=5)},
             ValueError,
-            r"data must be what the model and the bound take: x must have shape",
+            r"data must be data that the model and the bound accept: x must have shape",
         ),
         ({"data": nan(gray())}, ValueError, "data must be finite"),
         (
@@ -491,7 +491,7 @@ def nan(x):
             ValueError,
             r"data must lie in \[0, 1\] for a Bernoulli .*divide 8-bit pixels",
         ),
-        ({"validation": gray(dim=5)}, ValueError, "validation must be what the model"),
+        ({"validation": gray(dim=5)}, ValueError, "validation must be data that the model"),
         ({"validation": gray() - 0.5}, ValueError, r"validation must lie in \[0, 1\]"),
         ({"validation": 0.1}, TypeError, "validation must be a torch.Tensor, .*, got float"),
         (

@@ -196,7 +196,7 @@ def test_a_signal_cleans_up(data, tmp_path, capsys, monkeypatch, number):
     [
         (["--resume", "--recipe", "paper"], "--recipe cannot be given with --resume"),
         (["--resume", "--overwrite"], "--resume and --overwrite cannot both be given"),
-        (["--overwrite", "--image-size", "8"], "--image-size is for data of one's own"),
+        (["--overwrite", "--image-size", "8"], "--image-size is for your own data"),
         (
             ["--overwrite", "--device", "meta"],
             "--device must be auto or a device of this machine, got 'meta'",
@@ -264,7 +264,7 @@ def test_a_model_that_is_no_longer_usable(trained, tmp_path, capsys):
     assert out == "" and "its parameters encoder.0.weight hold NaN or infinity" in err
 
 
-# --- data of one's own
+# --- the user's own data
 
 
 def test_a_folder_of_images_from_end_to_end(tmp_path, capsys):
