@@ -178,8 +178,8 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "axis of one value": (lambda: explore(figure, alt="A figure.", a=[1]), ValueError, "a must have at least two values"),
     "axis with nan": (lambda: explore(figure, alt="A figure.", a=[1.0, NAN]), ValueError, "a must hold finite values"),
     "too many frames": (lambda: explore(figure, alt="A figure.", a=range(30), b=range(30)), ValueError, "30 x 30 = 900"),
-    "no alt text": (lambda: explore(figure, alt="  ", a=[1, 2]), ValueError, "alt must say what is to be seen"),
-    "alt of another axis": (lambda: explore(figure, alt="Mean {mean}.", a=[1, 2]), ValueError, "{mean} is none of the axes"),
+    "no alt text": (lambda: explore(figure, alt="  ", a=[1, 2]), ValueError, "alt must describe the picture"),
+    "alt of another axis": (lambda: explore(figure, alt="Mean {mean}.", a=[1, 2]), ValueError, "{mean} is not one of the axes"),
     "start off the axis": (lambda: explore(figure, alt="A figure.", start={"a": 3}, a=[1, 2]), ValueError, "start must be on its axis"),
     "draw returns nothing": (lambda: explore(lambda a: None, alt="A figure.", a=[1, 2]), TypeError, "draw must return"),
     # plots

@@ -1,6 +1,6 @@
-"""`explore`: sliders that move a figure without a kernel, so that they work in the book, on a phone, everywhere.
+"""`explore`: sliders that change a figure without a kernel, so they work in the book, on a phone and in a notebook.
 
-Every frame is drawn beforehand and kept as a small picture inside the output; a few lines of JavaScript swap them.
+Every frame is drawn in advance and stored as a small picture inside the output; a few lines of JavaScript swap them.
 Where scripts do not run, as on GitHub, one picture stays and its text says what it shows. Used in every chapter.
 """
 
@@ -21,7 +21,7 @@ from vaetut.teaching.frames import SCALE, draw_figure, layout, pixels, png, quan
 from vaetut.teaching.live import is_choice
 from vaetut.teaching.live import live as live_widgets
 
-MAX_FRAMES = 400  # some 5 MB of HTML, and a minute of drawing
+MAX_FRAMES = 400  # about 5 MB of HTML, and a minute of drawing
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +110,12 @@ def explore(
     Args:
         draw: called as ``draw(name=value, …)``, returns a matplotlib `Figure`, always of one size. Fix the
             limits of its axes, so that only what depends on the sliders moves. A frame takes about 0.1 s.
-        alt: what is to be seen, for those who cannot see it: a format string over the axes' values, such as
+        alt: a description for those who cannot see the picture: a format string over the axes' values, such as
             ``"q with mean {mean}"``, or a function of them like ``draw``.
         start: values at which sliders begin; the middle one by default.
         **axes: for each slider its values, in order: numbers (a sequence, an array, a tensor) or strings. Two or
             three strings are shown as radio buttons. An axis named ``mu`` is shown as μ, ``z_1`` as z₁. Two
-            keywords are no axes if they are given a mapping from axes to texts: ``labels``, to show other names,
+            keywords are not axes if they are given a mapping from axes to texts: ``labels``, to show other names,
             such as ``labels={"M": "minibatch M"}``, and ``units``, shown after the values.
 
     Returns:
@@ -123,10 +123,10 @@ def explore(
 
     Raises:
         ValueError: if there is no axis; if one has fewer than two values, repeats one or holds NaN; if there are
-            more than 400 frames; if ``alt`` is empty or names no axis; if ``start`` is not on its axis, or
-            ``labels`` or ``units`` name none.
-        TypeError: if ``draw`` is no function or returns no `Figure`, a value is no number and no string, or
-            a label or unit is no string.
+            more than 400 frames; if ``alt`` is empty or has an unknown name; if ``start`` is not on its
+            axis, or ``labels`` or ``units`` have an unknown name.
+        TypeError: if ``draw`` is not a function or does not return a `Figure`, if a value is neither a number nor a
+            string, or if a label or unit is not a string.
 
     Example:
         >>> from vaetut import plots
