@@ -86,7 +86,7 @@ def write_values(values: list[Any]) -> list[str]:
 
 
 def scale_of(values: list[Any]) -> float:
-    """The largest magnitude on an axis that crosses zero, otherwise 0; a rounding error relative to it is shown as 0."""
+    """The largest magnitude of an axis that crosses zero, else 0; rounding errors relative to it are shown as 0."""
     numbers = [value for value in values if isinstance(value, float)]
     return max(map(abs, numbers)) if min(numbers, default=0.0) < 0 else 0.0
 
