@@ -22,7 +22,18 @@ from vaetut.information import as_multivariate_normal, is_exactly, kl_divergence
 
 
 class LatentVariableModel(Protocol):
-    """Anything with a prior p(z) and a likelihood p(x|z); the bounds in `vaetut.bounds` need no more."""
+    """Anything with a prior p(z) and a likelihood p(x|z); the bounds in `vaetut.bounds` need no more (chapter 1).
+
+    Example:
+        >>> class Scalar:
+        ...     prior = Independent(Normal(torch.zeros(1), torch.ones(1)), 1)
+        ...     def likelihood(self, z):
+        ...         return Independent(Normal(2 * z, 0.5), 1)
+        >>> from vaetut import sgvb_b
+        >>> model, x = Scalar(), torch.ones(4, 1)
+        >>> sgvb_b(model, model.prior.expand([4]), x).shape
+        torch.Size([4])
+    """
 
     @property
     def prior(self) -> Distribution:

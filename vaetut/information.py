@@ -34,7 +34,16 @@ D = TypeVar("D", bound=Distribution)
 
 
 class Estimate(NamedTuple):
-    """A Monte Carlo estimate: ``value``, and the ``standard_error`` of that value (NaN for a single sample)."""
+    r"""A Monte Carlo estimate: ``value``, and the ``standard_error`` of that value (NaN for a single sample).
+
+    Both have the same shape and unit. The standard error is $\sqrt{\mathrm{Var}[f] / L}$ (``eq-standard-error``,
+    chapter 3), with the variance estimated from the L samples.
+
+    Example:
+        >>> value, standard_error = Estimate(torch.tensor(1.2), torch.tensor(0.1))
+        >>> value - 2 * standard_error, value + 2 * standard_error   # about 95 % of such intervals hold the expectation
+        (tensor(1.), tensor(1.4000))
+    """
 
     value: Tensor
     standard_error: Tensor
@@ -175,7 +184,7 @@ def monte_carlo(f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int
         num_samples: L, at least 1; with 1 the standard error is NaN.
 
     Returns:
-        `Estimate` with the shape of f's value for one sample.
+        `Estimate` with the shape and the unit of f's value for one sample.
 
     Raises:
         ValueError: if ``num_samples < 1`` or f does not return one value per sample.
@@ -231,10 +240,11 @@ def _score_term(values: Tensor, q: Distribution, z: Tensor, per_datapoint: bool)
 
 
 def monte_carlo_entropy(q: Distribution, num_samples: int) -> Estimate:
-    r"""Monte Carlo estimate of the entropy, $-\frac1L \sum_l \log q(z^{(l)})$ with $z^{(l)} \sim q$.
+    r"""Monte Carlo estimate of the entropy, $-\frac1L \sum_l \log q(z^{(l)})$ with $z^{(l)} \sim q$
+    (``eq-monte-carlo``).
 
-    Shapes, units and errors as `monte_carlo`; any q with ``sample`` and ``log_prob`` is accepted. The estimate's
-    standard error is finite only if $\mathrm{Var}[\log q]$ is.
+    ``[*q.batch_shape]``, in nats; arguments and errors as `monte_carlo`; any q with ``sample`` and ``log_prob`` is
+    accepted. The estimate's standard error is finite only if $\mathrm{Var}[\log q]$ is.
 
     Example:
         >>> from torch.distributions import Normal
@@ -247,9 +257,11 @@ def monte_carlo_entropy(q: Distribution, num_samples: int) -> Estimate:
 
 
 def monte_carlo_cross_entropy(q: Distribution, p: Distribution, num_samples: int) -> Estimate:
-    r"""Monte Carlo estimate of the cross entropy, $-\frac1L \sum_l \log p(z^{(l)})$ with $z^{(l)} \sim q$.
+    r"""Monte Carlo estimate of the cross entropy, $-\frac1L \sum_l \log p(z^{(l)})$, $z^{(l)} \sim q$
+    (``eq-monte-carlo``).
 
-    Shapes, units and errors as `monte_carlo`; p must give a density to every draw of q.
+    The shape is that of the broadcast batch shapes, in nats; arguments and errors as `monte_carlo`. p must give a
+    density to every draw of q.
 
     Example:
         >>> from torch.distributions import Laplace, Normal
@@ -268,7 +280,8 @@ def monte_carlo_kl(q: Distribution, p: Distribution, num_samples: int) -> Estima
     with $z^{(l)} \sim q$ (``eq-kl-monte-carlo``).
 
     A single estimate can be negative, although the divergence cannot. Works for any pair with ``log_prob``,
-    also for mixtures, which have no closed form. Shapes, units, errors and the gradient as in `monte_carlo`.
+    also for mixtures, which have no closed form. The shape is that of the
+    broadcast batch shapes, in nats; arguments, errors and the gradient are as in `monte_carlo`.
 
     Example:
         >>> from torch.distributions import Normal

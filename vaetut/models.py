@@ -21,9 +21,9 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "s
 
 
 class AutoEncoder(LatentVariableModel, Protocol):
-    """What `vaetut.train` fits: a latent-variable model with an encoder. The bounds do not need ``encode``.
+    """What `vaetut.train` fits: a latent-variable model with an encoder (chapter 11).
 
-    To be trained it must be a `torch.nn.Module` as well.
+    The bounds do not need ``encode``. To be trained it must be a `torch.nn.Module` as well.
 
     Example:
         The smallest one: a linear encoder and decoder.
@@ -61,8 +61,8 @@ class VAE(nn.Module):
       are computed as the encoder's are (AEVB eq. 12), with ``"isotropic"`` $\mathcal N(\mu(z), s^2 I)$, where the
       one noise scale s, for all pixels and all z, is learned as ``log_noise_scale`` and starts at 1.
 
-    Without hidden layers, ``hidden_dim=()``, both networks are linear. With the isotropic likelihood that is the
-    model of probabilistic PCA, and the largest mean bound equals the mean log evidence of
+    Log-densities are in nats. Without hidden layers, ``hidden_dim=()``, both networks are linear. With the isotropic
+    likelihood that is the model of probabilistic PCA, and the largest mean bound equals the mean log evidence of
     `vaetut.LinearGaussian.fit`: training it tests all the parts together against an exact answer.
 
     It is a `vaetut.LatentVariableModel`, so every bound of the package takes it; `vaetut.train` fits it. Its

@@ -21,8 +21,9 @@ PART = 1 << 22  # size of the input of one call of f: 32 MB in float64
 def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: int = 16) -> Tensor:
     r"""$\mathbb E_{q(z)}[f(z)]$ without sampling: a sum for a discrete q, Gauss-Hermite quadrature for a Gaussian one.
 
-    The sum over the support is exact. The quadrature is exact (to rounding) if f is a polynomial in z of degree below
-    ``2 * num_points``, as every log-density of a linear-Gaussian model is, and an approximation for other smooth f.
+    Chapter 1. The sum over the support is exact. The quadrature is exact (to rounding) if f is a polynomial in z of
+    degree below ``2 * num_points``, as every log-density of a linear-Gaussian model is, and an approximation for other
+    smooth f.
 
     f is called with some of the points at a time, so that its input stays near 32 MB for any number of points. (If
     gradients are needed, autograd keeps what f computes for all of them.)
@@ -122,7 +123,7 @@ def gauss_hermite(num_points: int) -> tuple[np.ndarray, np.ndarray]:
 def integrate(
     f: Callable[[Tensor], Tensor], low: float, high: float, *, num_points: int = 20_001, device: str = "cpu"
 ) -> Tensor:
-    r"""$\int_{\mathrm{low}}^{\mathrm{high}} f(t)\, dt$ by the trapezoid rule on equal steps, in float64.
+    r"""$\int_{\mathrm{low}}^{\mathrm{high}} f(t)\, dt$ by the trapezoid rule on equal steps, in float64 (chapter 1).
 
     If f is smooth, and it and all of its derivatives are negligible at both ends, the error falls faster than any power
     of the step (Euler-Maclaurin), so that expectations under a normal density are exact to the last digits. If f does

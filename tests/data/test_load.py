@@ -308,7 +308,7 @@ def test_damaged_download_is_refused_and_leaves_nothing(world, content, mirrors,
         load("mnist")
     assert cached(world) == {f"{FILES[0]}.gz"}
     message = str(error.value)
-    assert message.count("what it sent is damaged or") == 2
+    assert message.count("the file that it sent is damaged or") == 2
     for part in (
         *FILES,
         *module.SHA256["mnist"].values(),

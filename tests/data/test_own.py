@@ -128,7 +128,7 @@ def test_hidden_files_and_others_are_left_out(tmp_path):
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "x.png").write_text("no image")
     (tmp_path / "notes.txt").write_text("x")
-    assert "1 other files left out" in read(tmp_path).summary
+    assert "1 other files ignored" in read(tmp_path).summary
 
 
 # --- arrays

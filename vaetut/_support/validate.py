@@ -24,7 +24,7 @@ def checks(enabled: bool) -> Iterator[None]:
     names are always checked. `vaetut.train` does this by itself.
 
     The setting holds only for the current thread or asyncio task (`contextvars`), and blocks may be nested. The checks
-    of `torch.distributions` are separate: ``Distribution.set_default_validate_args``.
+    of `torch.distributions` are separate: ``Distribution.set_default_validate_args``. (Chapter 11.)
 
     Args:
         enabled: True or False.

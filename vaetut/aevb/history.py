@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass
 class History:
-    """What `train` returns: the bound, in nats per datapoint, after each epoch.
+    """What `train` returns: the bound, in nats per datapoint, after each epoch (chapter 11).
 
     Attributes:
         train: the mean of the bounds of the epoch's minibatches, each before its own step; the parameters of the early

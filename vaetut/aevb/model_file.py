@@ -22,7 +22,7 @@ MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"  # in the folder of a run of the
 
 
 def save_model(model: VAE, path: str | os.PathLike[str]) -> None:
-    """Write a trained model to a file, for `load_model`.
+    """Write a trained model to a file, for `load_model` (chapter 11).
 
     The file holds the parameters, on the CPU, and the arguments of `vaetut.VAE`: no code, and no state of
     the training (for a run that is to be resumed use ``train(..., checkpoint=...)``). ``path`` is replaced atomically:
@@ -51,7 +51,7 @@ def save_model(model: VAE, path: str | os.PathLike[str]) -> None:
 
 
 def load_model(path: str | os.PathLike[str]) -> VAE:
-    """Read the trained model in a file of `save_model`, in a checkpoint of `vaetut.train`, or in a run's folder.
+    """Read the trained model in a file of `save_model`, a checkpoint of `vaetut.train`, or a run's folder (chapter 11).
 
     In a folder of the command ``vaetut train`` it reads ``model.pt``, or, if there is none, the checkpoint. A
     checkpoint holds the model at the end of the last complete epoch, or, if the run has ``patience``, of the best one

@@ -20,7 +20,16 @@ from vaetut.information import kl_divergence
 
 
 class ElboTerms(NamedTuple):
-    """The two terms of the lower bound, each ``[batch]`` in nats: the bound is ``reconstruction - kl``."""
+    r"""The two terms of the lower bound (``eq-elbo``), each ``[batch]`` in nats: the bound is ``reconstruction - kl``.
+
+    ``reconstruction`` is the estimate of $\mathbb E_q[\log p(x|z)]$, ``kl`` is $D_{\mathrm{KL}}(q(z|x) \,\|\, p(z))$.
+
+    Example:
+        >>> import torch
+        >>> terms = ElboTerms(reconstruction=torch.tensor([-80.0]), kl=torch.tensor([12.0]))
+        >>> terms.reconstruction - terms.kl
+        tensor([-92.])
+    """
 
     reconstruction: Tensor
     kl: Tensor
@@ -29,7 +38,7 @@ class ElboTerms(NamedTuple):
 def elbo_terms(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int = 1) -> ElboTerms:
     r"""The terms of $\mathbb E_{q(z|x)}[\log p(x|z)] - D_{\mathrm{KL}}(q(z|x) \,\|\, p(z))$ (``eq-elbo``, AEVB eq. 3).
 
-    The reconstruction is estimated with ``num_samples`` draws of z, the divergence is exact.
+    The reconstruction is estimated with ``num_samples`` draws of z, the divergence is exact. Both are in nats.
 
     Args:
         model: the latent-variable model.
@@ -60,7 +69,7 @@ def sgvb_b(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: 
     r"""The estimator $\tilde{\mathcal L}^B = -D_{\mathrm{KL}}(q(z|x) \,\|\, p(z)) + \frac1L \sum_l \log p(x|z^{(l)})$
     of the lower bound (``eq-sgvb-b``, AEVB eq. 7): the divergence exact, the reconstruction sampled.
 
-    Arguments, shapes and errors as `elbo_terms`.
+    Arguments, shapes and errors as `elbo_terms`; in nats.
 
     Example:
         >>> import torch
@@ -80,7 +89,7 @@ def sgvb_a(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: 
     bound (``eq-sgvb-a``, AEVB eq. 6): both terms are sampled, so no closed form of the divergence is needed.
 
     Where q is the posterior, every term of the sum is log p(x), and the estimator has no variance.
-    Arguments, shapes and errors as `elbo_terms`.
+    Arguments, shapes and errors as `elbo_terms`; in nats.
 
     Example:
         >>> import torch

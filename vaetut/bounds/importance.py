@@ -83,6 +83,9 @@ def iwae_bound(model: LatentVariableModel, q: Distribution, x: Tensor, num_sampl
         model, q, x: as for `elbo_terms`.
         num_samples: K, at least 1. It changes the bound itself, not only its noise.
 
+    Returns:
+        ``[batch]``, in nats.
+
     Raises:
         ValueError, TypeError, NotImplementedError: as `elbo_terms`.
 
@@ -251,7 +254,7 @@ def doubly_reparameterized(
     Only the path has squared weights. The gradient in $\theta$ has the plain weights $\bar w_k$; squared ones would
     make it biased.
 
-    Args, shapes and errors as `sticking_the_landing`.
+    Arguments, shapes and errors as `sticking_the_landing`; in nats.
 
     Example:
         >>> import torch

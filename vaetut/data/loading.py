@@ -28,6 +28,13 @@ class ImageData:
             ``x.view(-1, *image_shape)`` gives pictures. ``(D,)`` for data that are not images.
         name: the name passed to `load`.
         label_names: the names of the labels 0, 1, ..., if they have names.
+
+    Used in chapter 11.
+
+    Example:
+        >>> x = torch.rand(10, 12)
+        >>> ImageData(x[:8], torch.zeros(8).long(), x[8:], torch.zeros(2).long(), (3, 4), "mine")
+        ImageData('mine': 8 training and 2 test images of 3 x 4 pixels)
     """
 
     train: Tensor
@@ -57,7 +64,7 @@ def describe_shape(image_shape: tuple[int, ...]) -> tuple[str, str]:
 
 
 def load(name: str, *, root: str | os.PathLike[str] | None = None, download: bool = True) -> ImageData:
-    """Load a data set of images with pixels in [0, 1].
+    """Load a data set of images with pixels in [0, 1] (chapter 11).
 
     * ``"digits"``: 1,497 training and 300 test images of 8 x 8 pixels, included in scikit-learn, without a download.
     * ``"mnist"`` and ``"fashion-mnist"``: 60,000 and 10,000 images of 28 x 28 pixels, in four files each.
@@ -108,7 +115,8 @@ def binarize(x: Tensor, how: str = "dynamic", generator: torch.Generator | None 
     """Turn gray pixels in [0, 1] into black and white ones, 0 or 1, of the same shape and dtype.
 
     * ``"dynamic"``: each pixel is drawn from a Bernoulli distribution whose probability is its gray value.
-      Drawn anew each time a batch is used, this is the usual treatment of MNIST; its mean is the gray image.
+      Drawn again each time a minibatch is used, this is the usual treatment of MNIST; its mean is the gray image
+      (chapter 11, ``eq-vae-grey-pixels``).
     * ``"threshold"``: 1 where the pixel is at least 0.5, else 0.
 
     Args:

@@ -21,9 +21,17 @@ _CHUNK_ELEMENTS = 2**18
 
 
 class GradientStatistics(NamedTuple):
-    """Moments of a gradient estimator in one parameter; each field has the shape of the parameter.
+    """Moments of a gradient estimator in one parameter; each field has the shape of the parameter (chapter 4).
 
-    ``mean`` with its ``standard_error``; ``variance`` per single draw with ``variance_standard_error``.
+    ``mean`` with its ``standard_error``; ``variance`` per single draw with ``variance_standard_error``. The units are
+    those of f per unit of the parameter, and their square for the variances.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> from vaetut.gradients import pathwise
+        >>> params = {"loc": torch.tensor(1.0), "scale": torch.tensor(1.0)}
+        >>> gradient_statistics(pathwise, lambda z: 3 * z, Normal, params, 100)["loc"].variance
+        tensor(0.)
     """
 
     mean: Tensor

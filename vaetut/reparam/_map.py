@@ -14,10 +14,16 @@ from vaetut.reparam.noise import dtype_of, sample_noise
 
 
 class Map(NamedTuple):
-    """What a registered function returns for one distribution.
+    """The return value of a registered function: the map of one distribution (chapter 6, ``eq-reparameterization``).
 
     ``noise`` and ``g`` are None if draws have a gradient but do not come from one map (the implicit Dirichlet).
     ``rsample``, if given, is a faster way to draw ``g(noise.sample(shape))``, with the same gradients.
+
+    Example:
+        >>> from vaetut.reparam.noise import StandardNormal
+        >>> mu = torch.tensor([1.0, 2.0])
+        >>> Map(StandardNormal(mu, (2,)), lambda eps: mu + 3 * eps).g(torch.tensor([1.0, -1.0]))
+        tensor([ 4., -1.])
     """
 
     noise: Distribution | None

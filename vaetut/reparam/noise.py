@@ -92,7 +92,7 @@ class StandardNoise(Distribution):
 
 
 class StandardUniform(StandardNoise):
-    """U(0, 1) on the open interval: neither 0 nor 1 is ever drawn, so the quantile of a draw is finite.
+    """U(0, 1) on the open interval (chapter 7): neither 0 nor 1 is ever drawn, so the quantile of a draw is finite.
 
     Example:
         >>> StandardUniform(torch.zeros(()), (2,)).sample((3,)).shape
@@ -120,7 +120,7 @@ class StandardUniform(StandardNoise):
 
 
 class StandardNormal(StandardNoise):
-    """N(0, I).
+    """N(0, I) (chapter 8).
 
     Example:
         >>> StandardNormal(torch.zeros(()), (), (3,)).log_prob(torch.zeros(3))
@@ -149,7 +149,7 @@ class StandardNormal(StandardNoise):
 
 
 class StandardExponential(StandardNoise):
-    """Exp(1), drawn as −log u.
+    """Exp(1), drawn as −log u (chapter 7).
 
     Example:
         >>> StandardExponential(torch.zeros(()), (), (2,)).log_prob(torch.tensor([1.0, 2.0]))
@@ -177,7 +177,7 @@ class StandardExponential(StandardNoise):
 
 
 class StandardLaplace(StandardNoise):
-    """Laplace(0, 1).
+    """Laplace(0, 1) (chapter 8).
 
     Example:
         >>> StandardLaplace(torch.zeros(()), ()).log_prob(torch.tensor(1.0))
@@ -207,7 +207,7 @@ class StandardLaplace(StandardNoise):
 
 
 class StandardCauchy(StandardNoise):
-    """Cauchy(0, 1).
+    """Cauchy(0, 1) (chapter 7).
 
     Example:
         >>> StandardCauchy(torch.zeros(()), ()).log_prob(torch.tensor(0.0))
@@ -242,7 +242,7 @@ class StandardCauchy(StandardNoise):
 
 
 class JointNoise(Distribution):
-    """Several independent noises with one batch shape, flattened and concatenated to one vector.
+    """Several independent noises with one batch shape, flattened and concatenated to one vector (chapter 9).
 
     Args:
         parts: the noises; each uses as many entries of the event as its own event has.

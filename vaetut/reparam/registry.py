@@ -33,6 +33,10 @@ class Row(NamedTuple):
     names of torch's parameters in the first and one-letter symbols in the second. ``paper`` is the list of AEVB,
     section 2.4, that names this pair (empty for a pair that the paper does not list), ``remark`` adds what
     the other columns do not say.
+
+    Example:
+        >>> next(row for row in catalogue() if row.distribution.__name__ == "Cauchy").g
+        'loc + scale · tan(π(u − ½))'
     """
 
     distribution: type[Distribution]
@@ -90,7 +94,7 @@ def register_reparameterization(
     preferred: bool = False,
     applies: Callable[[Any], bool] | None = None,
 ) -> Callable[[Callable[[Any], Map]], Callable[[Any], Map]]:
-    """Decorate a function that returns the `Map` of one distribution in one family.
+    """Decorate a function that returns the `Map` of one distribution in one family (chapter 6).
 
     The function is looked up as torch's ``kl_divergence`` does: the most derived class is used. A later registration
     for a pair replaces an earlier one. A subclass that defines its own ``log_prob``, ``sample``, ``rsample`` or
@@ -213,7 +217,7 @@ def reparameterize(q: Distribution, via: str | None = None) -> Reparameterizatio
 
 
 def families(q: Distribution | type[Distribution]) -> tuple[str, ...]:
-    """List the families that q belongs to, in the order in which `reparameterize` tries them.
+    """List the families that q belongs to, in the order in which `reparameterize` tries them (chapters 6 to 10).
 
     A closed-form inverse CDF comes first, then a location-scale map, the implicit map, a composition. The exceptions:
     for the Gaussian and functions of it, whose inverse CDF is not elementary, and for Student's t and F a faster map

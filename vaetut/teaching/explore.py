@@ -26,7 +26,7 @@ MAX_FRAMES = 400  # about 5 MB of HTML, and a minute of drawing
 
 @dataclass(frozen=True, eq=False)
 class Explorer:
-    """A picture with one slider per axis, as `explore` returns it; the last expression of a cell shows it.
+    """A picture with one slider per axis, as `explore` returns it in every chapter; a cell shows it.
 
     Attributes:
         labels: for each slider its name and the values as they are shown.
@@ -37,6 +37,12 @@ class Explorer:
         still: the frame at which it begins, as a PNG file.
         titles: for each slider the name that is shown.
         units: for some sliders what is shown after their values.
+
+    Example:
+        >>> from vaetut import plots
+        >>> explorer = explore(lambda k: plots.subplots(height=1)[0], alt="An empty figure, {k}.", k=[1, 2])
+        >>> explorer.alts, explorer.start
+        (['An empty figure, 1.', 'An empty figure, 2.'], {'k': 1})
     """
 
     labels: dict[str, list[str]]
@@ -106,6 +112,8 @@ def explore(
     **axes: Iterable[Any],
 ) -> Explorer:
     """Draw a figure for every combination of the axes' values and put sliders below it that need no kernel.
+
+    Used in every chapter.
 
     Args:
         draw: called as ``draw(name=value, …)``, returns a matplotlib `Figure`, always of one size. Fix the

@@ -16,7 +16,13 @@ Relation = Literal["=", "<=", ">="]
 
 
 class VerificationError(AssertionError):
-    """The two sides of an equation do not agree."""
+    """The two sides of an equation do not agree (*How this book is tested*); the message names the label.
+
+    Example:
+        >>> verify("eq-two", 1 + 1, 3)
+        Traceback (most recent call last):
+        vaetut.teaching.verify.VerificationError: eq-two: left 2 and right 3 differ by 1, allowed is 3e-09
+    """
 
 
 def verify(
@@ -30,7 +36,8 @@ def verify(
 ) -> None:
     r"""Check that both sides of the equation ``label`` agree, and print one line with the result.
 
-    Sides are numbers or tensors (arrays, lists) that broadcast against each other; every element is checked.
+    Sides are numbers or tensors (arrays, lists) of any shape that broadcast against each other; every element is
+    checked. Used in every chapter.
 
     * Exact sides: $|\mathrm{left} - \mathrm{right}| \le \mathrm{tolerance} \cdot \max(1, |\mathrm{right}|)$,
       so ``tolerance`` is absolute for numbers below one and relative above.
