@@ -27,6 +27,9 @@ check and to draw, `verify`, `explore` and `plots`, is in `vaetut.teaching`, and
 The book: <https://github.com/vaetut/vaetut>.
 """
 
+from vaetut._support import interrupt  # first, since Ctrl-C may come while torch is imported
+
+# isort: split
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +73,8 @@ from vaetut.models import VAE
 from vaetut.quadrature import expectation, integrate
 from vaetut.reparam import catalogue, families, register_reparameterization, reparameterize
 from vaetut.teaching.verify import VerificationError, verify
+
+interrupt.restore()
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time they load when first used
     from vaetut.teaching import plots

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vaetut.data import own
 from vaetut.data.own import likelihood_for, read
@@ -273,3 +273,27 @@ def test_a_large_array_stays_in_its_file(tmp_path, monkeypatch):
     assert large.summary == small.summary and torch.equal(large.test, small.test)
     assert torch.equal(torch.stack([large.train[i] for i in range(50)]), small.train)
     assert torch.equal(large.train.__getitems__([3, 1]), small.train[[3, 1]])
+
+
+def test_many_images_stay_8_bit_values(tmp_path, monkeypatch):
+    folder_of(tmp_path, gray(12))
+    small = read(tmp_path)
+    monkeypatch.setattr(own, "_IN_MEMORY", 100)
+    large = read(tmp_path)
+    assert isinstance(large.train, own.Rows) and large.train.array.dtype == np.uint8
+    assert large.summary == small.summary and torch.equal(large.test, small.test)
+    assert torch.equal(large.train.__getitems__(list(range(10))), small.train)
+
+
+def test_a_large_jpeg_is_decoded_at_a_lower_resolution(tmp_path, monkeypatch):
+    for i in range(4):  # two halves, dark and light, which every resolution shows
+        pixels = np.full((800, 1600), 40 + i, np.uint8)
+        pixels[:, 800:] = 200
+        Image.fromarray(pixels).save(tmp_path / f"{i}.jpg", quality=95)
+    decoded = []
+    fit = ImageOps.fit
+    monkeypatch.setattr(ImageOps, "fit", lambda image, *rest: decoded.append(image.size) or fit(image, *rest))
+    x = read(tmp_path, image_size=(8, 16)).train.view(-1, 8, 16)
+    assert max(decoded)[0] <= 200  # 1600 / 8
+    torch.testing.assert_close(x[0, :, :6], torch.full((8, 6), 40 / 255), atol=2 / 255, rtol=0)
+    torch.testing.assert_close(x[0, :, 10:], torch.full((8, 6), 200 / 255), atol=2 / 255, rtol=0)

@@ -19,7 +19,7 @@ from vaetut.data.tables import Table, read_table
 
 _IMAGES = (".png", ".jpg", ".jpeg")
 _CHUNK = 2**24  # values that are checked at once
-_IN_MEMORY = 2**30  # bytes; a larger memory-mapped array stays in its file
+_IN_MEMORY = 2**30  # bytes in float32; above, an array stays in its file, or as 8-bit values
 
 Array = NDArray[Any]
 
@@ -50,10 +50,10 @@ class OwnData(ImageData):
 
 
 class Rows(torch.utils.data.Dataset[Tensor]):
-    """Rows of an array that stays in its file: float32 ``[D]`` each, divided by ``scale``.
+    """Rows that are converted when they are needed: float32 ``[D]`` each, divided by ``scale``.
 
     Args:
-        array: ``[N, ...]``, memory-mapped.
+        array: ``[N, ...]``, memory-mapped or of 8-bit values.
         index: the rows, int64.
         scale: the divisor of the values.
     """
@@ -86,8 +86,12 @@ def read(
       central part of each image that has these proportions is resized.
     * ``.npy``, ``.npz`` or ``.pt``: an array or tensor ``[N, D]``, ``[N, height, width]``, ``[N, height, width, 3]`` or
       ``[N, 3, height, width]``. If a file has several arrays, ``x`` and ``y`` are data and labels, or ``x_train``,
-      ``y_train``, ``x_test``, ``y_test``. A large ``.npy`` is memory-mapped.
+      ``y_train``, ``x_test``, ``y_test``.
     * ``.csv``: one datapoint a line, with or without a line of names; a column named ``label`` has the labels.
+
+    Images are decoded one at a time; all are held in memory at their final size, one byte for each value if they have
+    8 bits (40,000 color images of 64 x 64 pixels: 0.5 GB). For more, write them to a ``.npy`` file: a large one is
+    memory-mapped, and one minibatch at a time is read.
 
     8-bit values are divided by 255 unless all are 0 or 1; other values are not changed.
 
@@ -231,6 +235,9 @@ def _pixels(path: Path, size: tuple[int, int], color: bool, sixteen: bool) -> Ar
 
     try:
         with Image.open(path) as opened:
+            opened.draft(
+                None, (2 * max(size), 2 * max(size))
+            )  # a large JPEG is decoded at a lower resolution
             image: Image.Image = ImageOps.exif_transpose(opened) or opened
             if sixteen:
                 deep = image.mode.startswith("I")
@@ -326,10 +333,10 @@ def _spread(number: int, share: float, path: Path) -> Array:
 
 
 def _part(x: Array, index: Array | None, scale: float, lazy: bool = False) -> Any:
-    """Rows as float32 ``[n, D]``; large memory-mapped ones stay in their file."""
+    """Rows as float32 ``[n, D]``; large ones are converted only when they are used."""
     if index is None:
         return _floats(x, scale)
-    if lazy and isinstance(x, np.memmap) and 4 * x.size > _IN_MEMORY:
+    if lazy and (isinstance(x, np.memmap) or x.itemsize < 4) and 4 * x.size > _IN_MEMORY:
         return Rows(x, index, scale)
     return _floats(x[index], scale)
 
