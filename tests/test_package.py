@@ -238,3 +238,50 @@ def test_python_versions_agree():
     other = yaml.safe_load(text(".github/workflows/versions.yml"))["jobs"]
     used = {name: job["steps"][1]["with"]["python-version"] for name, job in other.items()}
     assert used == {"lower": environment.TESTED[0], "colab": COLAB_PYTHON}
+
+
+# Docstrings
+
+
+def public_objects():
+    """Every function and class that the package and its topic packages export, by name."""
+    found = {}
+    for module in (vaetut, vaetut.distributions, vaetut.reparam, vaetut.bounds, vaetut.gradients):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if callable(thing) and thing.__module__.startswith("vaetut"):
+                found.setdefault(f"{module.__name__}.{name}", thing)
+    return found
+
+
+MEASURED_IN_NATS = {  # what returns, or holds, information
+    *("ElboTerms", "History", "entropy", "cross_entropy", "kl_divergence"),
+    *("monte_carlo_entropy", "monte_carlo_cross_entropy", "monte_carlo_kl"),
+    *(
+        "elbo_terms",
+        "sgvb_a",
+        "sgvb_b",
+        "minibatch_bound",
+        "log_weights",
+        "iwae_bound",
+        "cubo_bound",
+        "log_evidence",
+    ),
+    *("sticking_the_landing", "doubly_reparameterized", "LinearGaussian", "DiscreteMixture", "train", "VAE"),
+}
+
+
+@pytest.mark.parametrize("name", public_objects())
+def test_docstring_is_complete(name):
+    thing = public_objects()[name]
+    doc = inspect.getdoc(thing)
+    if inspect.isclass(thing):  # with what its methods and properties say
+        doc += "\n".join(inspect.getdoc(v) or "" for k, v in vars(thing).items() if not k.startswith("_"))
+    assert ">>> " in doc, "an example"
+    assert re.search(r"``eq-[\w-]+``|AEVB|[Cc]hapters? \d|\(\d{4}\)|every chapter|is tested\*", doc), (
+        "the source"
+    )
+    if inspect.isfunction(thing) and inspect.signature(thing).parameters:
+        assert re.search(r"^Raises:|rrors (are )?as |, errors and", doc, re.M), "the errors"
+    if name.rpartition(".")[2] in MEASURED_IN_NATS:
+        assert re.search(r"\b[Nn]ats\b", doc), "the unit"

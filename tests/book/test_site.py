@@ -182,7 +182,7 @@ def test_page_fits_the_screen(visit):
     assert width <= 1
 
 
-def test_page_has_the_reader_s_colours(visit, request):
+def test_page_has_the_reader_s_colors(visit, request):
     scheme = request.node.callspec.params["visit"][1]
     assert visit.page.evaluate("document.documentElement.dataset.theme") == scheme
     red, green, blue = visit.page.evaluate(

@@ -193,7 +193,7 @@ def test_patience_keeps_the_best(data, tmp_path, capsys):
     curve = run_folder.read_history(out)["validation"]
     best = max(range(len(curve)), key=curve.__getitem__)
     assert len(curve) == best + 1 + 3 < 60
-    assert f"model.pt is that of epoch {best + 1}, the best" in capsys.readouterr().out
+    assert f"model.pt is the model of the best epoch, {best + 1}: " in capsys.readouterr().out
     content = torch.load(out / "checkpoint.pt", weights_only=True)
     saved = torch.load(out / "model.pt", weights_only=True)["parameters"]
     assert not all(torch.equal(content["model"][name], saved[name]) for name in saved)  # the last is another

@@ -298,10 +298,10 @@ def test_plot(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--out", "RUN"], "holds a run; --resume goes on with it, --overwrite replaces it"),
+        (["train", "--out", "RUN"], "holds a run; --resume continues it, --overwrite replaces it"),
         (["train", "--out", "RUN", "--resume", "--lr", "0.1"], "--lr cannot be 0.1: the run in .* has 0.01"),
         (["train", "--out", "RUN", "--resume", "--epochs", "1"], "epochs must be at least 2"),
-        (["train", "--out", "NEW", "--resume"], "holds no run to go on with"),
+        (["train", "--out", "NEW", "--resume"], "holds no run to resume"),
         (["train", "--out", "OTHER"], "holds other files"),
         (["train", "--out", "OTHER", "--overwrite"], "holds other files"),
         (["train", "--out", "FILE"], "is a file"),
@@ -317,7 +317,7 @@ def test_plot(folder, tmp_path, capsys):
             "--warm-up must be 0 for --bound iwae",
         ),
         (["evaluate", "NEW"], "is not a folder"),
-        (["evaluate", "OTHER"], "holds no model.pt"),
+        (["evaluate", "OTHER"], "has no model.pt"),
         (["evaluate", "RUN", "--num-samples", "50"], "at least twice"),
         (["evaluate", "RUN", "--device", "abacus"], "--device must be"),
         (["sample", "RUN", "--file", "samples.gif"], "must end with .png or .pt"),

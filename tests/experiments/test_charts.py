@@ -24,7 +24,7 @@ def made(panel: str, values: list[int], samples: list[int]) -> dict[str, Any]:
     }
 
 
-def test_each_panel_has_its_curves_in_the_algorithms_colours() -> None:
+def test_each_panel_has_its_curves_in_the_algorithms_color() -> None:
     figure = charts.curves(
         made("latent_dim", [3, 5, 10, 20], [10_000, 1_000_000]), "latent_dim", "bound", low=-30
     )

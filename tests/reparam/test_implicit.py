@@ -129,7 +129,7 @@ def test_gradients_against_mpmath(kind, values):
     assert relative(gradients(kind, values, z), exact) < 1e-11
 
 
-def test_the_check_against_mpmath_would_see_a_missing_normalising_constant():
+def test_the_check_against_mpmath_would_see_a_missing_normalizing_constant():
     # −∂F/∂φ from one side only, with a score that is off by 1e-9, as an inexact digamma would make it
     a, z = 30.0, 25.0
     exact = by_mpmath(CDFS[td.Gamma][0], z, (a, 1.0))[0]
@@ -142,7 +142,7 @@ def test_the_check_against_mpmath_would_see_a_missing_normalising_constant():
     assert relative(gradients(td.Gamma, (a, 1.0), [z])[0], exact) < 1e-13
 
 
-def test_an_inexact_normalising_constant_does_no_harm():
+def test_an_inexact_normalizing_constant_does_no_harm():
     class Off(td.Gamma):
         def log_prob(self, value):
             return super().log_prob(value) + 1e-6 * self.concentration.sin()
@@ -295,7 +295,7 @@ def test_von_mises_on_the_circle_cut_at_pi(loc, concentration, zs):
                 for i in range(3)
             ]
             exact = double([float(-slope / slopes[0]) for slope in slopes[1:]])
-        # torch's log_prob has a normalising constant that is good to 2e-7 only
+        # torch's log_prob has a normalizing constant that is good to 2e-7 only
         assert relative(gradients(td.VonMises, (loc, concentration), [z])[:, 0], exact) < 1e-11
 
 
@@ -469,7 +469,7 @@ def test_what_the_quadrature_cannot_see_is_an_error():
     (loc,) = leaves(0.5)
     with pytest.raises(RuntimeError, match=r"integrates to 0\.5 .*MixtureSameFamily"):
         implicit_gradient(Bimodal(loc, 1e4), double(0.7)).backward()
-    with pytest.raises(RuntimeError, match=r"integrates to 1\.10517.*not normalised"):
+    with pytest.raises(RuntimeError, match=r"integrates to 1\.10517.*not normalized"):
         implicit_gradient(Bimodal(loc, 1.0, 0.1), double(0.7)).backward()
 
 

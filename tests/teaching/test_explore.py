@@ -112,7 +112,7 @@ def test_a_still_picture_with_its_text_remains_without_scripts(explorer):
     assert "The sliders move the picture where scripts run" in page
 
 
-def test_sliders_are_labelled(explorer):
+def test_sliders_are_labeled(explorer):
     page = explorer._repr_html_()
     assert re.findall(
         r'<label><span>(\w+)</span> <input type="range" min="0" max="(\d)" step="1" value="(\d)"', page
@@ -319,25 +319,25 @@ def test_transparent_figures_become_opaque_white():
     assert corner.tolist() == [255, 255, 255]
 
 
-def test_flat_colours_are_exact_and_the_same_in_all_frames():
-    colours = [plots.COLORS[name] for name in ("bound", "gap", "evidence")]
+def test_flat_colors_are_exact_and_the_same_in_all_frames():
+    colors = [plots.COLORS[name] for name in ("bound", "gap", "evidence")]
 
     def draw(k):
         figure = Figure(figsize=(3, 1))
-        for i, colour in enumerate(colours):
-            figure.add_artist(plt.Rectangle((i / 3, 0), 1 / 3, 0.3 + 0.1 * k, color=colour))
+        for i, color in enumerate(colors):
+            figure.add_artist(plt.Rectangle((i / 3, 0), 1 / 3, 0.3 + 0.1 * k, color=color))
         figure.text(0.1, 0.8, "abc" * k)
         return figure
 
     explorer = explore(draw, alt="{k}", k=[1, 2, 3])
     for frame in explorer.frames:
         row = picture(frame)[-5]
-        assert ["#" + bytes(row[x].tolist()).hex() for x in (100, 300, 500)] == colours
+        assert ["#" + bytes(row[x].tolist()).hex() for x in (100, 300, 500)] == colors
     kinds = np.unique(np.concatenate([picture(frame).reshape(-1, 3) for frame in explorer.frames]), axis=0)
     assert len(kinds) <= MAX_COLORS  # of all frames together
 
 
-def test_quantization_is_close_and_has_few_colours():
+def test_quantization_is_close_and_has_few_colors():
     gradient = np.linspace(0, 1, 200)[None].repeat(50, axis=0)
 
     def draw():
@@ -441,17 +441,21 @@ BAD = {
     "matrix as axis": (good(slope=torch.zeros(2, 2)), TypeError, "slope must have one dimension"),
     "value twice": (good(slope=[0, 1, 0]), ValueError, "slope must not repeat a value"),
     "too many": (good(slope=range(21), shift=range(20)), ValueError, "at most 400 frames, got 21 x 20 = 420"),
-    "alt empty": (good(alt="  "), ValueError, "alt must say what is to be seen"),
+    "alt empty": (good(alt="  "), ValueError, "alt must describe the picture"),
     "alt missing": ({"draw": line, "slope": [0, 1]}, TypeError, "alt"),
     "alt None": (good(alt=None), TypeError, "alt must be a format string or a function"),
     "alt of no axis": (
         good(alt="{mean}"),
         ValueError,
-        r"alt cannot be filled in: \{mean\} is none of the axes \(slope\)",
+        r"alt has a field that cannot be formatted: \{mean\} is not one of the axes \(slope\)",
     ),
-    "alt by position": (good(alt="{}"), ValueError, "alt cannot be filled in"),
-    "alt unbalanced": (good(alt="{slope"), ValueError, "alt cannot be filled in"),
-    "alt wrong format": (good(slope=["a", "b"], alt="{slope:.2f}"), ValueError, "alt cannot be filled in"),
+    "alt by position": (good(alt="{}"), ValueError, "alt has a field that cannot be formatted"),
+    "alt unbalanced": (good(alt="{slope"), ValueError, "alt has a field that cannot be formatted"),
+    "alt wrong format": (
+        good(slope=["a", "b"], alt="{slope:.2f}"),
+        ValueError,
+        "alt has a field that cannot be formatted",
+    ),
     "alt returns None": (good(alt=lambda slope: None), TypeError, "alt must return a string, got NoneType"),
     "labels of no axis": (
         good(labels={"mean": "m"}),

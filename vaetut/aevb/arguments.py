@@ -9,7 +9,7 @@ from vaetut._support.validate import one_of, positive_int
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of `vaetut.train` as they were given, but for the model and the data."""
+    """The arguments of `vaetut.train` as given, except the model and the data."""
 
     epochs: int
     batch_size: int
@@ -55,7 +55,7 @@ class Arguments:
         if self.on_epoch is not None and not callable(self.on_epoch):
             raise TypeError(f"on_epoch must be a function of the History, got {type(self.on_epoch).__name__}")
         if self.resume and self.checkpoint is None:
-            raise ValueError("resume=True must come with checkpoint, the path of the file to go on from")
+            raise ValueError("resume=True requires checkpoint, the path of the file to continue from")
 
 
 def _check_seed(seed: Any) -> int:

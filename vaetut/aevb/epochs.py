@@ -18,7 +18,7 @@ from vaetut.aevb.step import evaluate, evaluating, mean_bound
 
 
 def start(run: Run) -> History:
-    """The history so far: that in the checkpoint, with all else as it was then, or an empty one."""
+    """The history so far: that of the checkpoint, whose state is restored, or an empty one."""
     found = run.writer.load(run.epochs)
     if found is None:
         return History()
@@ -28,14 +28,14 @@ def start(run: Run) -> History:
 
 
 def validation_bound(run: Run, epoch: int, rate: float) -> float:
-    """The bound of the validation data, with the same noise in each epoch, and none of the training's."""
+    """The bound of the validation data, with the same noise in each epoch, separate from the noise of training."""
     with evaluating(run.model), rng.seeded(run.seed, run.communicator.device):
         bounds = evaluate(run.objective, run.validation, run.batch_size, run.communicator)
     return mean_bound(bounds, run.validation_number, "validation", epoch, rate, run.communicator)
 
 
 def finish_epoch(run: Run, epoch: int, history: History) -> None:
-    """What is due at the end of an epoch, in an order that a resumed run keeps."""
+    """The work at the end of an epoch, in an order that a resumed run keeps."""
     last = history.validation[-1] if history.validation else history.train[-1]
     if run.scheduler is not None:
         run.scheduler.step(*[-last] if is_plateau(run.scheduler) else [])
@@ -44,7 +44,7 @@ def finish_epoch(run: Run, epoch: int, history: History) -> None:
 
 
 def is_stopped(run: Run, history: History) -> bool:
-    """Whether the user's function ends the run. A resumed run does not call it again, so it leaves nothing behind."""
+    """Whether the user's function ends the run. A resumed run does not call it, so its random draws are undone."""
     if run.on_epoch is None:
         return False
     with rng.unchanged(run.communicator.device), checks(True):
@@ -53,7 +53,7 @@ def is_stopped(run: Run, history: History) -> bool:
 
 @contextmanager
 def progress_bar(run: Run, history: History) -> Iterator[Callable[[History], Any]]:
-    """A bar on a terminal, and the function that moves it after an epoch."""
+    """A progress bar on a terminal, and the function that updates it after an epoch."""
     visible = (
         run.progress and run.communicator.rank == 0 and sys.stderr is not None
     )  # which it is under pythonw
@@ -70,7 +70,7 @@ def progress_bar(run: Run, history: History) -> Iterator[Callable[[History], Any
 
 @contextmanager
 def explained_memory_errors(given: Arguments) -> Iterator[None]:
-    """An error for want of memory says what to do about it."""
+    """Let an out-of-memory error say which arguments to lower."""
     try:
         yield
     except RuntimeError as error:
@@ -79,6 +79,6 @@ def explained_memory_errors(given: Arguments) -> Iterator[None]:
             raise
         kind = type(error) if type(error) in (RuntimeError, torch.cuda.OutOfMemoryError) else RuntimeError
         raise kind(
-            f"the device's memory is not enough for batch_size={given.batch_size} and num_samples="
-            f"{given.num_samples}: take less of one of them ({text.splitlines()[0]})"
+            f"out of memory on the device with batch_size={given.batch_size} and num_samples="
+            f"{given.num_samples}: lower one of them ({text.splitlines()[0]})"
         ) from error

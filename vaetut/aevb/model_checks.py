@@ -21,7 +21,9 @@ def check_model(model: Any) -> None:
     for name in ("encode", "prior", "likelihood"):
         found = inspect.getattr_static(model, name, None)
         if isinstance(found, property) and found.fget is not None:
-            found.fget(model)  # by hand: nn.Module would hide an AttributeError of its own behind another one
+            found.fget(
+                model
+            )  # called directly: nn.Module would replace an AttributeError inside of it by another one
         elif not hasattr(model, name):
             raise TypeError(
                 f"model must have .encode(x), .prior and .likelihood(z); {type(model).__name__} has no .{name}"
@@ -31,7 +33,7 @@ def check_model(model: Any) -> None:
 
 
 def try_model(model: Any) -> Distribution:
-    """The likelihood of a draw from the prior, once it is clear that both are what they should be."""
+    """Check the prior and the likelihood of a draw from it; return the likelihood."""
     prior = model.prior
     if not isinstance(prior, Distribution):
         hint = "; with @property in front of it, model.prior is what it returns" if callable(prior) else ""
@@ -49,7 +51,7 @@ def try_model(model: Any) -> Distribution:
 
 
 def check_width(likelihood: Distribution, x: Tensor) -> None:
-    """The likelihood must be one of a whole datapoint, for else the bound would be one of each pixel."""
+    """Check that the likelihood is one density of the whole datapoint, not one of each pixel."""
     if not likelihood.event_shape:
         raise ValueError(
             f"model.likelihood(z) must have event_shape [{x.shape[-1]}], one density for all of x, got (): wrap it as "
@@ -64,18 +66,18 @@ def base_of(likelihood: Distribution, kind: type[Distribution]) -> Any:
 
 
 def has_free_variances(likelihood: Distribution) -> bool:
-    """Whether a Gaussian likelihood has a variance of its own for each column."""
+    """Whether a Gaussian likelihood has a separate variance for each column."""
     normal = base_of(likelihood, Normal)
     return normal is not None and bool(normal.scale.amin() < normal.scale.amax())
 
 
 def try_bound(objective: Objective, x: Tensor, name: str) -> None:
-    """Take the bound of two datapoints, with all checks on, so that what does not fit fails before training."""
+    """Evaluate the bound of two datapoints, with all checks on, so that a misfit raises before training."""
     try:
         with torch.no_grad():
             values = objective.of(pixels(x, objective.binarize))
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} must be what the model and the bound take: {error}") from error
+        raise ValueError(f"{name} must be data that the model and the bound accept: {error}") from error
     if not isinstance(values, Tensor):
         raise TypeError(f"bound must return a tensor, one value per datapoint, got a {type(values).__name__}")
     if values.shape != x.shape[:1]:
@@ -88,7 +90,7 @@ def try_bound(objective: Objective, x: Tensor, name: str) -> None:
 def check_single(
     objective: Objective, source: Source, modes: dict[nn.Module, bool], given: Arguments, device: torch.device
 ) -> None:
-    """Batch normalization cannot normalize the only datapoint of a last minibatch. Tried with a copy of the model."""
+    """Refuse a last minibatch of one datapoint if the model cannot take it; tried with a copy of the model."""
     normal = torch.nn.modules.batchnorm._BatchNorm
     if not any(mode and isinstance(module, normal) for module, mode in modes.items()):
         return
@@ -105,6 +107,6 @@ def check_single(
             )
         except ValueError as error:
             raise ValueError(
-                f"batch_size leaves a last minibatch of one datapoint, of {len(source)}, which the model cannot take "
-                f"in training mode ({error}): give drop_last=True or another batch_size"
+                f"batch_size leaves a last minibatch of one datapoint of {len(source)}, which the model cannot process "
+                f"in training mode ({error}): use drop_last=True or another batch_size"
             ) from error

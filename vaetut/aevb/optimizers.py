@@ -11,7 +11,7 @@ from torch import nn
 from vaetut._support.validate import one_of, real_number
 from vaetut.aevb.arguments import Arguments
 
-# The class, its default learning rate, and where one kernel can do all of its step: on two cores that makes
+# The class, its default learning rate, and the devices on which its step can be one kernel, which on two cores makes
 # training almost twice as fast.
 OPTIMIZERS: dict[str, tuple[Any, float, tuple[str, ...]]] = {
     "adam": (torch.optim.Adam, 1e-3, ("cpu", "cuda")),
@@ -21,7 +21,7 @@ OPTIMIZERS: dict[str, tuple[Any, float, tuple[str, ...]]] = {
 
 
 def make_optimizer(given: Arguments, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer of a model's parameters that the arguments ask for."""
+    """The optimizer of the model's parameters according to the arguments."""
     if callable(given.optimizer):
         if given.learning_rate is not None:
             raise ValueError(
@@ -38,9 +38,9 @@ def make_optimizer(given: Arguments, model: nn.Module, device: torch.device) -> 
         if not 0 < rate < math.inf:
             raise ValueError(f"learning_rate must be positive and finite, got {rate}")
     options: dict[str, Any] = {"lr": rate, "fused": device.type in fused_on}
-    if name == "adam" and given.compile and device.type == "cuda":  # it becomes part of a CUDA graph
+    if name == "adam" and given.compile and device.type == "cuda":  # it becomes a part of a CUDA graph
         options["capturable"] = True
-        if given.scheduler is not None:  # a number would be a constant of the graph
+        if given.scheduler is not None:  # a Python number would be a constant of the graph
             options["lr"] = torch.tensor(rate, device=device)
     optimizer: torch.optim.Optimizer = kind(model.parameters(), **options)
     return optimizer
@@ -53,14 +53,12 @@ def make_scheduler(scheduler: Any, optimizer: torch.optim.Optimizer) -> Any:
     made = scheduler(optimizer)
     _check_state(made, "scheduler must return an object with .step() and", ("step",))
     if getattr(made, "mode", None) == "max" and is_plateau(made):
-        raise ValueError(
-            "scheduler must have mode='min': it is given the loss, which is the bound with a minus"
-        )
+        raise ValueError("scheduler must have mode='min': it receives the loss, which is minus the bound")
     return made
 
 
 def is_plateau(scheduler: Any) -> bool:
-    """Whether a scheduler's step takes the value that is watched."""
+    """Whether a scheduler's step takes the monitored value."""
     return "metrics" in inspect.signature(scheduler.step).parameters
 
 
@@ -71,7 +69,7 @@ def named_states(state: Any) -> dict[str, Any]:
     states = dict(state) if isinstance(state, Mapping) else {"state": state}
     for name, value in states.items():
         if not isinstance(name, str):
-            raise TypeError(f"state must have str as names, got {name!r}")
+            raise TypeError(f"state must have names of type str, got {name!r}")
         _check_state(value, f"state[{name!r}] must have")
     return states
 

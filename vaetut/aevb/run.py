@@ -47,7 +47,7 @@ class Run:
     modes: dict[nn.Module, bool]
     objective: Objective
     data: Source
-    number: int  # of the datapoints that an epoch takes, 0 where a DataLoader does not know
+    number: int  # of datapoints in an epoch, 0 if a DataLoader does not know it
     validation: Any
     validation_number: int
     optimizer: torch.optim.Optimizer
@@ -59,7 +59,7 @@ class Run:
 
 @contextmanager
 def resolved(model: Any, data: Any, validation: Any, given: Arguments) -> Iterator[Run]:
-    """The run that the arguments ask for. Inside, the model is on its device; afterwards it is back where it was.
+    """The run that the arguments describe. Inside, the model is on the run's device; at the end it is moved back.
 
     Raises:
         TypeError, ValueError: as `vaetut.train`.
@@ -72,7 +72,7 @@ def resolved(model: Any, data: Any, validation: Any, given: Arguments) -> Iterat
         validation = data.test if validation is None else validation
         data = data.train
     if given.patience is not None and validation is None:
-        raise ValueError("patience must come with validation data, whose bound says which epoch is the best")
+        raise ValueError("patience requires validation data, whose bound determines the best epoch")
     modes = {module: module.training for module in model.modules()}
     model.to(communicator.device)
     try:
@@ -167,7 +167,7 @@ def _configuration(
         "seed": given.seed,
         "compile": given.compile,
         "precision": given.precision,
-        # None for what the first edition did not have, so that its files are those of the same run
+        # None for the defaults of new options, so that files of the first edition still match
         "scheduler": checkpoints.scheduler_settings(scheduler),
         "patience": given.patience,
         "drop_last": given.drop_last or None,
@@ -183,7 +183,7 @@ def _validation(
         return None, 0, None
     source = open_source(validation, "validation", dtype, bernoulli, device)
     if isinstance(source, Resident):
-        x = pixels(source.x, objective.binarize)  # once: the same pixels in every epoch
+        x = pixels(source.x, objective.binarize)  # drawn once: the same pixels in every epoch
         try_bound(_as_it_is(objective), x[:2], "validation")
         return x, len(x), source.fingerprint
     try_bound(objective, source.first(), "validation")
@@ -195,12 +195,12 @@ def _as_it_is(objective: Objective) -> Objective:
 
 
 def _batch_size(given: Arguments, source: Source) -> int:
-    """M; a DataLoader has its own."""
+    """M; a DataLoader has its own batch size."""
     if not isinstance(source, Loader):
         return given.batch_size
     if given.fabric is not None:
         raise ValueError(
-            "data must be a tensor, an array or a Dataset with fabric, which shares minibatches out"
+            "data must be a tensor, an array or a Dataset with fabric, which distributes the minibatches"
         )
     if given.drop_last:
         raise ValueError("drop_last must be left out with a DataLoader: give it to the DataLoader")
@@ -223,16 +223,16 @@ def _datapoints(source: Source, batch_size: int, drop_last: bool) -> int:
 
 
 def _communicator(given: Arguments, model: nn.Module) -> Communicator:
-    """One device of this process, or those that ``fabric`` has."""
+    """One device of this process, or those of ``fabric``."""
     if given.fabric is None:
         return Communicator(target_device(given.device, next(model.parameters()).device))
     if given.device != "auto":
         raise ValueError(
-            f"device must be 'auto' with fabric, which has devices of its own, got {given.device!r}"
+            f"device must be 'auto' with fabric, which has its own devices, got {given.device!r}"
         )
     if given.compile:
         raise ValueError(
-            "compile must be False with fabric: a step in one graph has no place for the exchange of gradients"
+            "compile must be False with fabric: the compiled step does not exchange gradients between processes"
         )
     from vaetut.aevb.fabric import FabricCommunicator
 
@@ -252,7 +252,7 @@ def target_device(device: str | torch.device, home: torch.device) -> torch.devic
         ) from None
     if target.type == "meta":
         raise ValueError(
-            "device must be 'auto' or a device of this machine, got 'meta', which holds no values"
+            "device must be 'auto' or a device of this machine, got 'meta', which stores no values"
         )
     return target
 

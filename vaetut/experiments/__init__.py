@@ -5,7 +5,7 @@
 * `figure2.run`, `figure3.run` and `figure4.run`: one figure of the paper each, at any size, over the
   `vaetut.experiments.runner.Settings`;
 * `wake_sleep` and `MonteCarloEM`: the algorithms that AEVB was compared with;
-* `hmc`, `leapfrog`, `marginal_likelihood`: what they and their evaluation need;
+* `hmc`, `leapfrog`, `marginal_likelihood`: used by these algorithms and their evaluation;
 * `full_vb.run`: appendix F, a posterior over the decoder's weights as well.
 """
 

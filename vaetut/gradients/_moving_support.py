@@ -1,10 +1,10 @@
-r"""Where the score does not see all: a support that moves with a parameter, chapter 4.
+r"""Where the score-function estimator is wrong: a support that depends on a parameter, chapter 4.
 
 By Leibniz's rule, for a density q on $(a(\phi), b(\phi))$,
 
 $$\nabla_\phi \mathbb E_q[f] = \mathbb E_q[f \nabla_\phi \log q] + q(b) f(b) \nabla_\phi b - q(a) f(a) \nabla_\phi a .$$
 
-The estimator is the first term. It is all there is where the density vanishes at each end that moves: with
+The estimator is the first term. It is complete if the density vanishes at each end that moves: with
 $q \propto (b - z)^k$ near b the derivative of q in $\phi$ is of order $(b - z)^{k - 1}$, which can be integrated for
 every $k > 0$, and q is continuous in $\phi$, so the integral may be differentiated under its sign. (The variance of the
 estimator is that of $(b - z)^{-1}$ under q, finite for $k > 1$ only.) For $k = 0$, a jump, the term at the end is
@@ -32,16 +32,14 @@ from vaetut.distributions.copies import tensors_of, with_tensors
 from vaetut.distributions.support import is_transformed, support_ends
 from vaetut.gradients._inputs import is_discrete, name_of
 
-_LEAST_POWER = (
-    0.02  # a density that falls less steeply than this towards an end counts as one that jumps there
-)
+_LEAST_POWER = 0.02  # a density whose power law at an end has a smaller exponent is taken to jump there
 
 
 def refuse_moving_support(q: Distribution) -> None:
     """Raise where the density of q does not vanish at an end of its support that moves with a parameter."""
     if not torch.is_grad_enabled():
         return
-    part: Any = q  # what the jumps of a mixture are those of
+    part: Any = q  # for a mixture, its components
     while isinstance(part, Independent | MixtureSameFamily):
         part = part.base_dist if isinstance(part, Independent) else part.component_distribution
     if is_transformed(part):
@@ -60,7 +58,7 @@ def _moves(q: Distribution) -> ValueError:
 
 
 def _has_moving_bounds(q: Distribution) -> bool:
-    """Whether a bound of the support is a tensor that requires a gradient. It takes no look at values."""
+    """Whether a bound of the support is a tensor that requires a gradient; values are not read."""
     try:
         support: Any = q.support
     except NotImplementedError:
@@ -72,9 +70,9 @@ def _has_moving_bounds(q: Distribution) -> bool:
 
 
 def _by_coordinate(q: TransformedDistribution) -> TransformedDistribution:
-    """The same with a density for each coordinate, where the transforms treat each by itself.
+    """The same distribution with one density per coordinate, if the transforms act on each coordinate separately.
 
-    A density of several coordinates goes to 0 where that of one of them does, and hides a jump of another.
+    A joint density goes to 0 where that of one coordinate does, and would hide a jump of another one.
     """
     base: Any = q.base_dist
     while isinstance(base, Independent):
@@ -94,7 +92,7 @@ def _by_itself(transform: Transform) -> Transform:
 
 
 def _transform_moves(q: TransformedDistribution) -> bool:
-    """The same for a support that goes through transforms, of which torch gives no bounds."""
+    """Whether a transformed support moves; torch gives no bounds for it."""
     if is_discrete(q):  # its atoms move
         own = {id(tensor) for tensor in tensors_of(q.base_dist)}
         return any(t.requires_grad and id(t) not in own for t in tensors_of(q))
@@ -104,12 +102,12 @@ def _transform_moves(q: TransformedDistribution) -> bool:
 def _vanishes_where_it_moves(q: Distribution) -> bool:
     """Whether the density of q goes to 0 at every end of its support that depends on a parameter.
 
-    Under vmap and in a tracer nothing can be read: then the answer is that of a jump for bounds that are parameters
-    themselves, and that of no motion for those that went through a transform, where most do not move.
+    Under vmap and in a tracer no value can be read. Then bounds that are themselves parameters count as a jump (False),
+    and bounds of a transformed distribution, most of which do not move, as fixed (True).
     """
     try:
         ends = support_ends(q)
-    except (NotImplementedError, ValueError):  # a simplex, say, which no parameter moves
+    except (NotImplementedError, ValueError):  # such as a simplex, which no parameter moves
         return True
     if torch.compiler.is_compiling():
         return is_transformed(q)
@@ -123,12 +121,12 @@ def _vanishes_where_it_moves(q: Distribution) -> bool:
 
 
 def _depends(end: Tensor, q: Distribution) -> bool:
-    """Whether the derivative of ``end`` in a parameter is not 0: 0 times a scale does not move with the scale."""
+    """Whether ``end`` has a derivative in a parameter that is not 0 (an end at 0 times a scale has none)."""
     if not end.requires_grad:
         return False
     end = torch.where(end.isfinite(), end, 0.0)
     tensors = [tensor for tensor in tensors_of(q) if tensor.requires_grad]
-    # Weights that no two entries share, lest the derivatives in a common parameter cancel in their sum.
+    # Different weights for all entries, so that the derivatives in a common parameter do not cancel in their sum.
     weights = torch.arange(1.0, end.numel() + 1, dtype=end.dtype, device=end.device).sqrt()
     slopes = torch.autograd.grad(end, tensors, weights.view(end.shape), retain_graph=True, allow_unused=True)
     return any(slope is not None and bool((slope != 0).any()) for slope in slopes)
@@ -136,7 +134,7 @@ def _depends(end: Tensor, q: Distribution) -> bool:
 
 @torch.no_grad()
 def _vanishes(q: Distribution, end: Tensor, inward: int) -> bool:
-    """Whether the density goes to 0 at a finite ``end``: by its power law close to the end, in float64."""
+    """Whether the density goes to 0 at a finite ``end``: from its power law close to the end, in float64."""
     exact = with_tensors(q, lambda t: t.detach() if t.device.type == "mps" else t.detach().double())
     draws = exact.sample(torch.Size((16,)))
     finite, end = end.isfinite(), torch.where(end.isfinite(), end, 0.0).to(draws.dtype)
@@ -146,5 +144,5 @@ def _vanishes(q: Distribution, end: Tensor, inward: int) -> bool:
     ratio = eps**-0.2
     at_near, at_far = (exact.log_prob(end + inward * step) for step in (near, ratio * near))
     power = (at_far - at_near) / math.log(ratio)
-    some = finite.reshape(*power.shape, -1).any(-1)  # of a vector whose density is one number
+    some = finite.reshape(*power.shape, -1).any(-1)  # any coordinate of a vector with one joint density
     return bool(((at_near == -math.inf) | (power > _LEAST_POWER) | ~some).all())

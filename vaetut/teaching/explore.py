@@ -1,6 +1,6 @@
-"""`explore`: sliders that move a figure without a kernel, so that they work in the book, on a phone, everywhere.
+"""`explore`: sliders that change a figure without a kernel, so they work in the book, on a phone and in a notebook.
 
-Every frame is drawn beforehand and kept as a small picture inside the output; a few lines of JavaScript swap them.
+Every frame is drawn in advance and stored as a small picture inside the output; a few lines of JavaScript swap them.
 Where scripts do not run, as on GitHub, one picture stays and its text says what it shows. Used in every chapter.
 """
 
@@ -21,12 +21,12 @@ from vaetut.teaching.frames import SCALE, draw_figure, layout, pixels, png, quan
 from vaetut.teaching.live import is_choice
 from vaetut.teaching.live import live as live_widgets
 
-MAX_FRAMES = 400  # some 5 MB of HTML, and a minute of drawing
+MAX_FRAMES = 400  # about 5 MB of HTML, and a minute of drawing
 
 
 @dataclass(frozen=True, eq=False)
 class Explorer:
-    """A picture with one slider per axis, as `explore` returns it; the last expression of a cell shows it.
+    """A picture with one slider per axis, as `explore` returns it in every chapter; a cell shows it.
 
     Attributes:
         labels: for each slider its name and the values as they are shown.
@@ -37,6 +37,12 @@ class Explorer:
         still: the frame at which it begins, as a PNG file.
         titles: for each slider the name that is shown.
         units: for some sliders what is shown after their values.
+
+    Example:
+        >>> from vaetut import plots
+        >>> explorer = explore(lambda k: plots.subplots(height=1)[0], alt="An empty figure, {k}.", k=[1, 2])
+        >>> explorer.alts, explorer.start
+        (['An empty figure, 1.', 'An empty figure, 2.'], {'k': 1})
     """
 
     labels: dict[str, list[str]]
@@ -107,15 +113,17 @@ def explore(
 ) -> Explorer:
     """Draw a figure for every combination of the axes' values and put sliders below it that need no kernel.
 
+    Used in every chapter.
+
     Args:
         draw: called as ``draw(name=value, …)``, returns a matplotlib `Figure`, always of one size. Fix the
             limits of its axes, so that only what depends on the sliders moves. A frame takes about 0.1 s.
-        alt: what is to be seen, for those who cannot see it: a format string over the axes' values, such as
+        alt: a description for those who cannot see the picture: a format string over the axes' values, such as
             ``"q with mean {mean}"``, or a function of them like ``draw``.
         start: values at which sliders begin; the middle one by default.
         **axes: for each slider its values, in order: numbers (a sequence, an array, a tensor) or strings. Two or
             three strings are shown as radio buttons. An axis named ``mu`` is shown as μ, ``z_1`` as z₁. Two
-            keywords are no axes if they are given a mapping from axes to texts: ``labels``, to show other names,
+            keywords are not axes if they are given a mapping from axes to texts: ``labels``, to show other names,
             such as ``labels={"M": "minibatch M"}``, and ``units``, shown after the values.
 
     Returns:
@@ -123,10 +131,10 @@ def explore(
 
     Raises:
         ValueError: if there is no axis; if one has fewer than two values, repeats one or holds NaN; if there are
-            more than 400 frames; if ``alt`` is empty or names no axis; if ``start`` is not on its axis, or
-            ``labels`` or ``units`` name none.
-        TypeError: if ``draw`` is no function or returns no `Figure`, a value is no number and no string, or
-            a label or unit is no string.
+            more than 400 frames; if ``alt`` is empty or has an unknown name; if ``start`` is not on its
+            axis, or ``labels`` or ``units`` have an unknown name.
+        TypeError: if ``draw`` is not a function or does not return a `Figure`, if a value is neither a number nor a
+            string, or if a label or unit is not a string.
 
     Example:
         >>> from vaetut import plots

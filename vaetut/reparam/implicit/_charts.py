@@ -1,9 +1,9 @@
-"""Coordinates for the quadrature of implicit gradients, and what reduces to it (chapter 10, *Implicit*).
+"""Coordinates for the quadrature of implicit gradients, and distributions that reduce to it (chapter 10, *Implicit*).
 
 A `Chart` maps the support of a density to the real line so that both tails fall exponentially and nothing is lost near
-an end: x = log z on (0, ∞), x = logit z on (0, 1), x = arsinh of the standardised z on the real line. Gamma, beta,
-Student's t and F have their log-densities written in that coordinate. So they reach samples that have no room in a
-float64 beside an end of the support, and they keep the digits that cancel in ``log_prob``.
+an end: x = log z on (0, ∞), x = logit z on (0, 1), x = arsinh of the standardized z on the real line. Gamma, beta,
+Student's t and F have their log-densities written in that coordinate. So they can treat samples that
+round to an end of the support in float64, and they keep the digits that cancel in ``log_prob``.
 """
 
 import math
@@ -34,8 +34,8 @@ from vaetut.reparam.implicit._quadrature import LogDensity, Split, reach, split
 
 TINY = math.log(torch.finfo(torch.float64).tiny)
 ULP = torch.finfo(torch.float64).eps
-# Nearer than this (relative to it) to an end other than 0 of the support, the distance from the end has lost half its
-# digits to rounding; and a power law, which takes over from there, is right to as many digits.
+# Nearer than this (as a fraction of it) to an end of the support other than 0, rounding has lost half the digits of the
+# distance from the end. There a power law is used, which is accurate to as many digits.
 ROOM = math.sqrt(ULP)
 
 
@@ -61,7 +61,7 @@ class Moved(NamedTuple):
 
 
 def move(q: Distribution, z: Tensor, rounds: int | None = None) -> Moved:
-    """Attach the implicit gradient to the detached samples ``z [samples, *batch]`` of a univariate q, in float64."""
+    """Attach the implicit gradient to detached samples ``z [samples, *batch]`` of a univariate q, in float64."""
     if isinstance(q, MixtureSameFamily):
         return _mixture(q, z, rounds)
     if isinstance(q, VonMises):
@@ -80,7 +80,7 @@ def move_in(chart: Chart, q: Distribution, z: Tensor, rounds: int | None) -> Mov
 
 
 def split_in(chart: Chart, x: Tensor, q: Distribution, rounds: int | None) -> Split:
-    """`split` in a chart, checked: all that belongs to the distribution must have been seen."""
+    """`split` in a chart, with a check that the density integrates to 1."""
     low, high = (torch.as_tensor(end, dtype=x.dtype, device=x.device) for end in (chart.low, chart.high))
     parts = split(chart.log_density, x, low.expand_as(x[0]), high.expand_as(x[0]), rounds)
     mass = torch.logaddexp(parts.log_below, parts.log_above).detach()
@@ -88,8 +88,8 @@ def split_in(chart: Chart, x: Tensor, q: Distribution, rounds: int | None) -> Sp
         worst = mass.flatten()[mass.abs().nan_to_num(math.inf).argmax()].exp()
         raise RuntimeError(
             f"exp({type(q).__name__}.log_prob) integrates to {float(worst):.6g} over the support, not to 1: either "
-            "log_prob is not normalised, or it has features too narrow for the quadrature to find (peaks that are far "
-            "apart belong in a MixtureSameFamily, whose components are treated one by one)"
+            "log_prob is not normalized, or it has features too narrow for the quadrature to find (write distant "
+            "peaks as a MixtureSameFamily, whose components are treated one by one)"
         )
     return parts
 
@@ -117,14 +117,14 @@ def _finite_end(end: Any, z: Tensor, q: Distribution) -> Tensor | None:
     if any_true(end.isinf()):
         if any_true(~end.isinf()):
             raise NotImplementedError(
-                f"the support of {type(q).__name__} ends at infinity for a part of the batch only; treat it apart"
+                f"the support of {type(q).__name__} ends at infinity for only a part of the batch; split the batch"
             )
         return None
     return end
 
 
 def _line(log_prob: LogDensity, z: Tensor) -> Chart:
-    """z = m + s sinh x, with m and s from where the density has fallen to 1/e of what it is at the likeliest sample."""
+    """z = m + s sinh x, with m and s from where the density has fallen to 1/e of its value at the likeliest sample."""
     unit = z.abs().amax(0)
     unit = torch.where(unit > 0, unit, 1.0)
     infinity = torch.full_like(unit, math.inf)
@@ -136,7 +136,7 @@ def _line(log_prob: LogDensity, z: Tensor) -> Chart:
 
     with torch.no_grad():
         m = z.gather(0, log_prob(z).argmax(0, keepdim=True))[0]
-        for _ in range(2):  # the second time from the middle of that interval, in case z is far out
+        for _ in range(2):  # the second time from the middle of that interval, in case z is far from it
             at_m = log_prob(m)
             left, right = widths(m, at_m - 1)
             middle = m + (right - left) / 2
@@ -146,7 +146,7 @@ def _line(log_prob: LogDensity, z: Tensor) -> Chart:
     def log_density(x: Tensor) -> Tensor:
         return log_prob(m + s * x.sinh()) + (s / 2).log() + x.abs() + torch.log1p(torch.exp(-2 * x.abs()))
 
-    # Up to e^300, whose square is finite still.
+    # Up to e^300, whose square is finite.
     return Chart(
         lambda z: torch.asinh((z - m) / s).clamp(-700.0, 700.0),
         lambda x: m + s * x.sinh(),
@@ -276,7 +276,7 @@ def _student_t(q: Any, z: Tensor) -> Chart:
     def log_density(x: Tensor) -> Tensor:
         log_w = 2 * x - df.log()
         log_1_w = softplus(log_w, threshold=40)
-        # ν log(1 + w), w = y²/ν, is y² less what its derivative in ν is made of: a series keeps that for small w.
+        # ν log(1 + w), w = y²/ν, is nearly y² for small w; its derivative in ν is in the rest, which a series keeps.
         small = log_w < -4.0
         w = torch.where(small, log_w, -4.0).exp()
         series: Any = 0.1  # log(1 + w)/w = 1 − w/2 + w²/3 − …
@@ -308,7 +308,7 @@ _FAMILIES: dict[Any, Callable[[Any, Tensor], Chart]] = {
 
 
 def _mixture(q: Any, z: Tensor, rounds: int | None) -> Moved:
-    """dz/dφ = Σ πₖ pₖ/p · dzₖ/dφ − Σ ∂πₖ/∂φ · Fₖ / p, with dzₖ/dφ the gradient at z were it a draw of component k."""
+    """dz/dφ = Σ πₖ pₖ/p · dzₖ/dφ − Σ ∂πₖ/∂φ · Fₖ / p, with dzₖ/dφ the gradient of a draw z of component k."""
     component = q.component_distribution
     each = z.unsqueeze(-1).expand(*z.shape, component.batch_shape[-1])
     inside, beyond, safe = inside_components(component, each)
@@ -351,7 +351,7 @@ def _von_mises(q: Any, z: Tensor, rounds: int | None) -> Moved:
 
 
 def _transformed(q: Any, z: Tensor, rounds: int | None) -> Moved:
-    """Move the variable of the base, and apply the transforms to it."""
+    """Attach the gradient to the variable of the base, and apply the transforms to it."""
     sign: Any = 1
     with torch.no_grad():
         y = z
@@ -371,8 +371,8 @@ def _transformed(q: Any, z: Tensor, rounds: int | None) -> Moved:
 def move_dirichlet(q: Dirichlet, z: Tensor) -> Tensor:
     """Attach the gradient to draws ``[samples, *batch, K]`` of a Dirichlet.
 
-    z_k is beta with concentrations αₖ and Σⱼ αⱼ − αₖ, and what the others share among them does not depend on αₖ:
-    when αₖ moves, z_k moves as that beta does and the others shrink in proportion.
+    z_k is beta with concentrations αₖ and Σⱼ αⱼ − αₖ, and the proportions of the others do not depend on αₖ: when αₖ
+    changes, z_k moves as that beta variable and the others are scaled by one factor.
     """
     others = 1 - torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
     a, b = q.concentration, (q.concentration @ others).detach()
