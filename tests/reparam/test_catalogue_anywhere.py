@@ -172,7 +172,7 @@ def test_pickle_and_deepcopy(row):
         and not CASES[row[0]].copied
         and not isinstance(r.distribution, td.TransformedDistribution)
     ):
-        name = next((n for n in ("loc", "scale", "rate", "low", "scale_tril") if n in values), None)
+        name = next((n for n in ("low", "loc", "scale", "rate", "scale_tril") if n in values), None)
         if name is None:
             return
         before = r.g(eps)
