@@ -132,7 +132,7 @@ def test_inference_mode(row):
 
 @every_map
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_vmap_with_checks(row, request):
+def test_vmap_with_checks(row):
     """Over the parameters and the noise, with the checks of values on, as they are unless one turns them off."""
     kind, family = row
     values = tensors(kind, shape=(3,))
@@ -142,9 +142,6 @@ def test_vmap_with_checks(row, request):
     def g(values, eps):
         return reparameterize(CASES[kind].make(**values), family).g(eps)
 
-    if family == "implicit" and kind not in (td.Gamma, td.Chi2, vd.Erlang, td.Distribution):
-        # a search for a root that ends when it is found, which asks for values
-        request.applymarker(pytest.mark.xfail(strict=False, raises=RuntimeError))
     if kind in COUNTS and family == "composition":
         with pytest.raises(RuntimeError):
             torch.func.vmap(g)(values, eps)
