@@ -73,9 +73,15 @@ def split(site: Path) -> int:
     figures = {
         name: shown for text in new.values() for name, shown in FIGURE.findall(text) if "data-load" in shown
     }
+
+    def again(match: re.Match[str]) -> str:
+        if match[1] not in figures:
+            raise ValueError(f"no chapter has an explorer named {match[1]} of the present code")
+        return figures[match[1]]
+
     count = 0
     for path, text in new.items():
-        text = AGAIN.sub(lambda match: figures[match[1]], text)
+        text = AGAIN.sub(again, text)
         count += text.count(' data-load="')
         if text != pages[path]:
             where = Path(os.path.relpath(folder, path.parent)).as_posix()
