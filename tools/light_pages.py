@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fontTools import subset
 from fontTools.ttLib import TTFont
+from PIL import Image
 
 FONTS = Path("_static/vendor/fontawesome/webfonts")
 THEME = Path("_static/styles/pydata-sphinx-theme.css")
@@ -29,7 +30,7 @@ def lighten(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     for page in pages:
         old = page.read_text(encoding="utf-8")
-        new = lighten_page(old)
+        new = sized_pictures(lighten_page(old), page.parent)
         if new != old:
             page.write_text(new, encoding="utf-8")
     keep_used_icons(site, used_icons(site, pages))
@@ -52,6 +53,25 @@ def lighten_page(html: str) -> str:
         return f'<img loading="lazy" decoding="async"{match[1]}'
 
     return head + article + re.sub(r"<img(\s)", lazy, rest)
+
+
+def sized_pictures(html: str, folder: Path) -> str:
+    """One page whose pictures have their size, so that no text moves when one of them arrives."""
+
+    def with_size(match: re.Match[str]) -> str:
+        path = folder / match[1]
+        if " width=" in match[0] or not path.is_file():
+            return match[0]
+        width, height = picture_size(path)
+        return f'{match[0][:-1].rstrip("/ ")} width="{width}" height="{height}">'
+
+    return re.sub(r'<img\b[^>]*\bsrc="([^":?#]+\.png)"[^>]*>', with_size, html)
+
+
+@functools.cache
+def picture_size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
 
 
 def used_icons(site: Path, pages: list[Path]) -> set[str]:
