@@ -5,17 +5,18 @@
 All articles are put into one page, which is printed twice: the first time tells on which page each chapter begins.
 """
 
+import html
 import re
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import yaml
 from playwright.sync_api import Route, sync_playwright
-from pypdf import PdfReader
+from pypdf import PdfReader, PdfWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build" / "html"
@@ -23,7 +24,7 @@ PDF = ROOT / "_build" / "vaetut.pdf"
 HOST = "http://book.test/"
 PRINTED = "book/print.html"
 SCALE = 0.78  # of a page as the screen shows it: lines of code of 84 letters fit on paper
-LEVELS = ("h1", "h2")  # what the contents list
+BOOK = "Variational auto-encoders, verified"
 FOOT = '<div style="width:100%;text-align:center;font:8px sans-serif"><span class="pageNumber"></span></div>'
 STYLE = """
   @page { size: A4; margin: 18mm 16mm 20mm; }
@@ -84,7 +85,7 @@ def print_book(pages: dict[str, str], target: Path) -> None:
         numbers: dict[str, int] = {}
         for _ in range(2):
             text = assembled(pages, numbers)
-            page.goto(HOST + PRINTED, wait_until="load")
+            page.goto(HOST + PRINTED, wait_until="load", timeout=0)
             page.evaluate("document.fonts.ready")
             page.pdf(
                 path=target,
@@ -94,11 +95,12 @@ def print_book(pages: dict[str, str], target: Path) -> None:
                 display_header_footer=True,
                 header_template="<span></span>",
                 footer_template=FOOT,
-                outline=True,
-                tagged=True,
             )
             numbers = page_numbers(target)
         browser.close()
+    add_outline(
+        target, headings({name: article(name, text, set(pages)) for name, text in pages.items()}), numbers
+    )
 
 
 def find_chromium(own: str) -> str:
@@ -116,6 +118,43 @@ def page_numbers(path: Path) -> dict[str, int]:
         if number is not None:
             found[unquote(str(name).lstrip("/"))] = number + 1
     return found
+
+
+class Heading(NamedTuple):
+    """A title of a chapter or of a section, as HTML, and the anchor that it stands at."""
+
+    level: int
+    anchor: str
+    title: str
+
+
+def headings(articles: dict[str, str]) -> list[Heading]:
+    """The titles of all pages, and of the chapters' sections."""
+    found = []
+    for name, inside in articles.items():
+        for section in re.finditer(
+            r'<section [^>]*id="([^"]+)">\s*(?:<span[^>]*></span>\s*)*<h([12])>(.*?)</h\2>', inside, re.S
+        ):
+            if section[2] == "1" or re.search(r"/\d\d-", name):
+                title = re.sub(r'<a class="headerlink".*?</a>', "", section[3], flags=re.S)
+                found.append(Heading(int(section[2]), section[1], title))
+    return found
+
+
+def add_outline(path: Path, found: list[Heading], numbers: dict[str, int]) -> None:
+    """Give a PDF its outline. The browser could do it, but would need a gigabyte for the tags that it comes with."""
+    writer = PdfWriter(clone_from=path)
+    chapter = None
+    for heading in found:
+        if heading.anchor in numbers:
+            title = html.unescape(re.sub(r"<[^>]+>", "", heading.title))
+            parent = chapter if heading.level > 1 else None
+            item = writer.add_outline_item(
+                title=title, page_number=numbers[heading.anchor] - 1, parent=parent
+            )
+            chapter = chapter if heading.level > 1 else item
+    writer.add_metadata({"/Title": BOOK})
+    writer.write(path)
 
 
 def assembled(pages: dict[str, str], numbers: dict[str, int]) -> str:
@@ -141,7 +180,7 @@ def article(name: str, text: str, known: set[str]) -> str:
     """The article of a page: folds open, nothing lazy, no scripts, every anchor with the page's name before it."""
     inside = text[text.index("<article") :]
     inside = inside[inside.index(">") + 1 : inside.index("</article>")]
-    inside = re.sub(r"<script\b.*?</script>", "", inside, flags=re.S)
+    inside = re.sub(r"<(script|mjx-assistive-mml)\b.*?</\1>", "", inside, flags=re.S)
     inside = re.sub(r"<details\b(?![^>]* open)", "<details open", inside).replace(' loading="lazy"', "")
     inside = re.sub(r'\b(id|for|aria-labelledby|aria-describedby)="([^"]+)"', rf'\1="{name}--\2"', inside)
 
@@ -163,18 +202,10 @@ def article(name: str, text: str, known: set[str]) -> str:
 
 def list_of_contents(articles: dict[str, str], numbers: dict[str, int]) -> str:
     """The headings of the articles, each with its page and a link to it."""
-    lines = []
-    for name, inside in articles.items():
-        for section in re.finditer(
-            r'<section [^>]*id="([^"]+)">\s*(?:<span[^>]*></span>\s*)*<(h[12])>(.*?)</\2>', inside, re.S
-        ):
-            title = re.sub(r'<a class="headerlink".*?</a>', "", section[3], flags=re.S)
-            if section[2] == "h2" and not re.search(r"/\d\d-", name):
-                continue
-            lines.append(
-                f'<a class="{section[2]}" href="#{section[1]}"><span>{title}</span>'
-                f"<span>{numbers.get(section[1], 0) or '000'}</span></a>"
-            )
+    lines = [
+        f'<a class="h{level}" href="#{anchor}"><span>{title}</span><span>{numbers.get(anchor, "000")}</span></a>'
+        for level, anchor, title in headings(articles)
+    ]
     return f'<nav class="vaetut-contents"><h1>Contents</h1>{"".join(lines)}</nav>'
 
 

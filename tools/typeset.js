@@ -2,7 +2,8 @@
 // output {html: [...], css: "..."} in the same order. The first argument is MathJax's folder es5, the second the address
 // of its fonts as seen from the style sheet.
 //
-// A displayed or long formula is cut into runs, before each relation and each plus or minus, and after a wide space. They stand on
+// A displayed or long formula is cut into runs, before each relation but the bar of a condition,
+// before each plus or minus, and after a wide space. They stand on
 // one line where there is room; on a phone the style sheet lets a line end between two of them.
 const fs = require("fs");
 const [folder, fonts] = process.argv.slice(2);
@@ -25,7 +26,7 @@ function cutIntoRuns(adaptor, parent) {
   }
   const runs = [[]];
   for (const part of parts) {
-    const space = kind(part) === "mjx-mo" ? adaptor.getAttribute(part, "space") : "";
+    const space = kind(part) === "mjx-mo" && !isBar(adaptor, part) ? adaptor.getAttribute(part, "space") : "";
     const last = runs[runs.length - 1];
     if ((space === RELATION || space === OPERATOR) && last.some((e) => adaptor.textContent(e) || adaptor.childNodes(e).length)) {
       const before = last[last.length - 1];
@@ -42,6 +43,10 @@ function cutIntoRuns(adaptor, parent) {
     adaptor.insert(box, run[0]);
     run.forEach((part) => adaptor.append(box, adaptor.remove(part) || part));
   }
+}
+
+function isBar(adaptor, part) {
+  return adaptor.childNodes(part).some((e) => /mjx-c(2223|2225|7C|2016)\b/.test(adaptor.getAttribute(e, "class")));
 }
 
 function letters(adaptor, node) {
