@@ -2,10 +2,13 @@
 
     python tools/print_book.py      # after the pages are built; `make pdf` does both
 
-All articles are put into one page, which is printed twice: the first time tells on which page each chapter begins.
+Each page of the book is printed by itself, since a browser that lays out all of them at once needs gigabytes. Links
+lead to an address that no server has, HOST#page--anchor; where the pages are put together, they become links inside the
+PDF.
 """
 
 import html
+import io
 import re
 import shutil
 import sys
@@ -17,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 from playwright.sync_api import Route, sync_playwright
 from pypdf import PdfReader, PdfWriter
+from pypdf.generic import ArrayObject, NameObject
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build" / "html"
@@ -29,14 +33,31 @@ FOOT = '<div style="width:100%;text-align:center;font:8px sans-serif"><span clas
 STYLE = """
   @page { size: A4; margin: 18mm 16mm 20mm; }
   body { background: none; }
-  .vaetut-printed > .vaetut-page { break-before: page; }
-  .vaetut-contents a { display: flex; gap: 0.5rem; color: inherit; text-decoration: none; line-height: 1.5; }
+  .bd-content .bd-article-container { max-width: none !important; padding: 0 !important; }
+  .bd-content h1 { display: block !important; margin-top: 0; }
+  .vaetut-contents a { display: flex; gap: 0.5rem; color: inherit !important; text-decoration: none !important; }
   .vaetut-contents a::before { content: ""; order: 1; flex: 1; border-bottom: 1px dotted #888; margin-bottom: 0.35em; }
   .vaetut-contents a span:last-child { order: 2; min-width: 2.2rem; text-align: right; }
-  .vaetut-contents .h1 { margin-top: 0.5rem; font-weight: 600; break-after: avoid; }
-  .vaetut-contents .h2 { margin-left: 1.5rem; font-size: 0.9rem; }
+  .vaetut-contents .level-1 { margin-top: 0.5rem; font-weight: 600; break-after: avoid; }
+  .vaetut-contents .level-2 { margin-left: 1.5rem; font-size: 0.9rem; }
   .vaetut-page[id="book/index"] :is(.vaetut-cards, .vaetut-part, .vaetut-buttons) { display: none; }
+  .vaetut-unseen { font-size: 1px; line-height: 1px; color: transparent; margin: 0; }
+  .vaetut-unseen a { color: transparent !important; text-decoration: none !important; }
 """
+# The same in every chapter, and of no use on paper.
+SET_UP = re.compile(
+    r'<div class="cell tag_hide-input docutils container">\s*<details[^>]*>\s*<summary>\s*'
+    r'<p class="collapsed admonition-title">(?:Set-up|Imports)</p>.*?</details>\s*</div>',
+    re.S,
+)
+
+
+class Heading(NamedTuple):
+    """A title of a chapter or of a section, as HTML, and the anchor that it stands at."""
+
+    level: int
+    anchor: str
+    title: str
 
 
 def main() -> int:
@@ -63,6 +84,11 @@ def contents(entry: dict[str, Any]) -> list[str]:
 
 def print_book(pages: dict[str, str], target: Path) -> None:
     """Print the pages, by name, into one file."""
+    articles = {name: article(name, text, set(pages)) for name, text in pages.items()}
+    wanted = set(re.findall(rf'href="{re.escape(HOST)}#([^"]+)"', "".join(articles.values())))
+    found = headings(articles)
+    wanted |= {heading.anchor for heading in found}
+    head = head_of(next(iter(pages.values())))
     target.parent.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -70,37 +96,83 @@ def print_book(pages: dict[str, str], target: Path) -> None:
             args=["--no-sandbox", "--disable-gpu"],
         )
         page = browser.new_context(color_scheme="light", viewport={"width": 860, "height": 1200}).new_page()
-        text = ""
 
-        def serve(route: Route) -> None:
-            path = SITE / unquote(urlsplit(route.request.url).path[1:])
-            if route.request.url == HOST + PRINTED:
-                route.fulfill(body=text, content_type="text/html")
-            elif route.request.url.startswith(HOST) and path.is_file():
-                route.fulfill(path=path)
-            else:
-                route.abort()
-
-        page.route("**/*", serve)
-        numbers: dict[str, int] = {}
-        for _ in range(2):
-            text = assembled(pages, numbers)
+        def printed(body: str, **options: Any) -> PdfReader:
+            page.unroute_all()
+            page.route("**/*", lambda route: serve(route, head + body))
             page.goto(HOST + PRINTED, wait_until="load", timeout=0)
             page.evaluate("document.fonts.ready")
-            page.pdf(
-                path=target,
-                scale=SCALE,
-                prefer_css_page_size=True,
-                print_background=True,
-                display_header_footer=True,
-                header_template="<span></span>",
-                footer_template=FOOT,
-            )
-            numbers = page_numbers(target)
+            done = page.pdf(scale=SCALE, prefer_css_page_size=True, print_background=True, **options)
+            return PdfReader(io.BytesIO(done))
+
+        parts, numbers, total = [], dict[str, int](), 0
+        for name, inside in articles.items():
+            part = printed(printed_page(name, inside, wanted))
+            numbers |= {anchor: total + number for anchor, number in anchors(part).items()}
+            parts.append(part)
+            total += len(part.pages)
+        contents = printed(list_of_contents(found, numbers))
+        blank = '<div style="break-after: page">&nbsp;</div>' * total
+        feet = printed(
+            blank, display_header_footer=True, header_template="<span></span>", footer_template=FOOT
+        )
         browser.close()
-    add_outline(
-        target, headings({name: article(name, text, set(pages)) for name, text in pages.items()}), numbers
-    )
+    put_together(contents, parts, feet, found, numbers).write(target)
+
+
+def serve(route: Route, text: str) -> None:
+    """Answer the browser: the page that is printed, and the files of the built site."""
+    path = SITE / unquote(urlsplit(route.request.url).path[1:])
+    if route.request.url == HOST + PRINTED:
+        route.fulfill(body=text, content_type="text/html; charset=utf-8")
+    elif route.request.url.startswith(HOST) and path.is_file():
+        route.fulfill(path=path)
+    else:
+        route.abort()
+
+
+def put_together(
+    contents: PdfReader,
+    parts: list[PdfReader],
+    feet: PdfReader,
+    found: list[Heading],
+    numbers: dict[str, int],
+) -> PdfWriter:
+    """Contents and parts with the numbers of their pages, links between them, and an outline."""
+    writer = PdfWriter()
+    for part in [contents, *parts]:
+        for sheet in part.pages:
+            writer.add_page(sheet)
+    first = len(contents.pages)
+    for number, foot in enumerate(feet.pages[: len(writer.pages) - first]):
+        writer.pages[first + number].merge_page(foot)
+    for sheet in writer.pages:
+        kept = ArrayObject()
+        for reference in sheet.get("/Annots", ArrayObject()):
+            note = reference.get_object()
+            address = str(note.get("/A", {}).get("/URI", ""))
+            if address.startswith(HOST):
+                place = unquote(address.partition("#")[2])
+                if place not in numbers:
+                    continue
+                del note["/A"]
+                goal = writer.pages[first + numbers[place] - 1].indirect_reference
+                note[NameObject("/Dest")] = ArrayObject([goal, NameObject("/Fit")])
+            elif not address:
+                continue
+            kept.append(reference)
+        sheet[NameObject("/Annots")] = kept
+    chapter = None
+    for level, anchor, title in found:
+        if anchor in numbers:
+            item = writer.add_outline_item(
+                title=html.unescape(re.sub(r"<[^>]+>", "", title)),
+                page_number=first + numbers[anchor] - 1,
+                parent=chapter if level > 1 else None,
+            )
+            chapter = chapter if level > 1 else item
+    writer.add_metadata({"/Title": BOOK})
+    return writer
 
 
 def find_chromium(own: str) -> str:
@@ -109,23 +181,14 @@ def find_chromium(own: str) -> str:
     return next(filter(None, map(shutil.which, names)), own)
 
 
-def page_numbers(path: Path) -> dict[str, int]:
-    """On which page of a PDF each place stands that a link leads to."""
-    reader = PdfReader(path)
+def anchors(part: PdfReader) -> dict[str, int]:
+    """On which of its pages each place stands that a link inside of a printed page leads to."""
     found = {}
-    for name, place in reader.named_destinations.items():
-        number = reader.get_destination_page_number(place)
+    for name, place in part.named_destinations.items():
+        number = part.get_destination_page_number(place)
         if number is not None:
             found[unquote(str(name).lstrip("/"))] = number + 1
     return found
-
-
-class Heading(NamedTuple):
-    """A title of a chapter or of a section, as HTML, and the anchor that it stands at."""
-
-    level: int
-    anchor: str
-    title: str
 
 
 def headings(articles: dict[str, str]) -> list[Heading]:
@@ -141,38 +204,21 @@ def headings(articles: dict[str, str]) -> list[Heading]:
     return found
 
 
-def add_outline(path: Path, found: list[Heading], numbers: dict[str, int]) -> None:
-    """Give a PDF its outline. The browser could do it, but would need a gigabyte for the tags that it comes with."""
-    writer = PdfWriter(clone_from=path)
-    chapter = None
-    for heading in found:
-        if heading.anchor in numbers:
-            title = html.unescape(re.sub(r"<[^>]+>", "", heading.title))
-            parent = chapter if heading.level > 1 else None
-            item = writer.add_outline_item(
-                title=title, page_number=numbers[heading.anchor] - 1, parent=parent
-            )
-            chapter = chapter if heading.level > 1 else item
-    writer.add_metadata({"/Title": BOOK})
-    writer.write(path)
-
-
-def assembled(pages: dict[str, str], numbers: dict[str, int]) -> str:
-    """All articles on one page, contents first."""
-    first = next(iter(pages.values()))
-    head = re.sub(r"<script\b.*?</script>", "", first[: first.index("</head>")], flags=re.S)
+def head_of(text: str) -> str:
+    """The head of a page without scripts, for printing, with the style of formulas."""
+    head = re.sub(r"<script\b.*?</script>", "", text[: text.index("</head>")], flags=re.S)
     head = re.sub(r'<html lang="en"[^>]*>', '<html lang="en" data-theme="light" data-mode="light">', head)
-    if "formulas.css" not in head:
-        head += '<link rel="stylesheet" href="../_static/formulas.css">'
-    articles = {name: article(name, text, set(pages)) for name, text in pages.items()}
-    body = "\n".join(
-        f'<div class="vaetut-page" id="{name}"><article class="bd-article">{inside}</article></div>'
-        for name, inside in articles.items()
-    )
+    return f'{head}<link rel="stylesheet" href="../_static/formulas.css"><style>{STYLE}</style></head>'
+
+
+def printed_page(name: str, inside: str, wanted: set[str]) -> str:
+    """The body of one page. Chromium notes the places that its links lead to, so unseen ones stand at its end."""
+    own = sorted(anchor for anchor in wanted if anchor == name or anchor.startswith(f"{name}--"))
+    unseen = "".join(f'<a href="#{anchor}">.</a>' for anchor in own)
     return (
-        f'{head}<style>{STYLE}</style></head><body><main class="bd-main"><div class="bd-content">'
-        f'<div class="bd-article-container vaetut-printed" style="max-width: none; padding: 0">'
-        f"{list_of_contents(articles, numbers)}{body}</div></div></main></body></html>"
+        f'<body><main class="bd-main"><div class="bd-content"><div class="bd-article-container">'
+        f'<div class="vaetut-page" id="{name}"><article class="bd-article">{inside}</article></div>'
+        f'<p class="vaetut-unseen">{unseen}</p></div></div></main></body></html>'
     )
 
 
@@ -181,6 +227,7 @@ def article(name: str, text: str, known: set[str]) -> str:
     inside = text[text.index("<article") :]
     inside = inside[inside.index(">") + 1 : inside.index("</article>")]
     inside = re.sub(r"<(script|mjx-assistive-mml)\b.*?</\1>", "", inside, flags=re.S)
+    inside = SET_UP.sub("", inside)
     inside = re.sub(r"<details\b(?![^>]* open)", "<details open", inside).replace(' loading="lazy"', "")
     inside = re.sub(r'\b(id|for|aria-labelledby|aria-describedby)="([^"]+)"', rf'\1="{name}--\2"', inside)
 
@@ -195,18 +242,24 @@ def article(name: str, text: str, known: set[str]) -> str:
             )
         if page not in known:
             return ""
-        return f'href="#{page}--{address.fragment}"' if address.fragment else f'href="#{page}"'
+        return f'href="{HOST}#{page}--{address.fragment}"' if address.fragment else f'href="{HOST}#{page}"'
 
     return re.sub(r'\bhref="([^"]*)"', link, inside)
 
 
-def list_of_contents(articles: dict[str, str], numbers: dict[str, int]) -> str:
-    """The headings of the articles, each with its page and a link to it."""
-    lines = [
-        f'<a class="h{level}" href="#{anchor}"><span>{title}</span><span>{numbers.get(anchor, "000")}</span></a>'
-        for level, anchor, title in headings(articles)
-    ]
-    return f'<nav class="vaetut-contents"><h1>Contents</h1>{"".join(lines)}</nav>'
+def list_of_contents(found: list[Heading], numbers: dict[str, int]) -> str:
+    """The body of the first pages: each title with its page and a link to it."""
+    lines = "".join(
+        f'<a class="level-{level}" href="{HOST}#{anchor}">'
+        f"<span>{title}</span><span>{numbers.get(anchor, '')}</span></a>"
+        for level, anchor, title in found
+    )
+    return (
+        f'<body><main class="bd-main"><div class="bd-content"><div class="bd-article-container">'
+        f'<nav class="vaetut-contents"><h1>{BOOK}</h1>'
+        f"<p>Each chapter is a notebook that begins with a set-up and with imports; they are left out here.</p>"
+        f"<h2>Contents</h2>{lines}</nav></div></div></main></body></html>"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """What the tools make of small pages: heads, cards, names, tables, formulas in pieces, and the page that is printed."""
 
+import io
 import re
 
 import pytest
 from PIL import Image, ImageDraw
+from pypdf import PdfReader, PdfWriter
+from pypdf.annotations import Link
 
 import access
 import first_page
@@ -121,9 +124,44 @@ def test_the_printed_page_has_all_articles_and_links_inside():
         '<a href="https://example.org/">e</a></p><details class="hide"><script>x</script></details>'
         "</section></article></html>"
     )
-    made = print_book.assembled(dict.fromkeys(names, text), {"book/02-a--top": 17})
-    for target in ("book/02-a--top", "book/index--p", "book/b/c"):
-        assert f'href="#{target}"' in made and f'id="{target}"' in made
-    assert "none.html" not in made and 'href="https://example.org/"' in made
-    assert "<details open" in made and "<script" not in made
-    assert "<span>A</span><span>17</span></a>" in made
+    made = {name: print_book.article(name, text, set(names)) for name in names}
+    links = re.findall(r'href="([^"]+)"', made["book/index"])
+    inside = [f"{print_book.HOST}#{place}" for place in ("book/02-a--top", "book/index--p", "book/b/c")]
+    assert links == [*inside, "https://example.org/"]
+    assert "<details open" in made["book/02-a"] and "<script" not in made["book/02-a"]
+    page = print_book.printed_page("book/02-a", made["book/02-a"], {"book/02-a--top", "book/b/c"})
+    assert 'id="book/02-a--top"' in page and page.count('<a href="#') == 1
+    found = print_book.headings(made)
+    assert [heading.anchor for heading in found] == [f"{name}--top" for name in names]
+    listed = print_book.list_of_contents(found, {"book/02-a--top": 17})
+    assert "<span>A</span><span>17</span></a>" in listed
+
+
+def sheets(number):
+    writer = PdfWriter()
+    for _ in range(number):
+        writer.add_blank_page(100, 100)
+    return writer
+
+
+def read(writer):
+    file = io.BytesIO()
+    writer.write(file)
+    return PdfReader(file)
+
+
+def test_printed_pages_are_put_together_with_links_and_outline():
+    chapter = sheets(2)
+    note = Link(rect=(0, 0, 10, 10), url=f"{print_book.HOST}#b")
+    chapter.add_annotation(0, note)
+    found = [print_book.Heading(1, "a", "<em>A</em> &amp; B"), print_book.Heading(2, "b", "below")]
+    made = read(
+        print_book.put_together(
+            read(sheets(1)), [read(chapter), read(sheets(1))], read(sheets(3)), found, {"a": 1, "b": 3}
+        )
+    )
+    assert len(made.pages) == 4
+    (annotation,) = made.pages[1]["/Annots"]
+    assert annotation.get_object()["/Dest"][0] == made.pages[3].indirect_reference
+    chapter_item, below = made.outline
+    assert chapter_item.title == "A & B" and [item.title for item in below] == ["below"]

@@ -36,7 +36,11 @@ def wider_than_the_screen(visit):
 
 
 def cut_formulas(visit):
-    return seen(visit, "mjx-container[display=true]", "e.scrollWidth > e.clientWidth + 1")
+    wide = "e.getBoundingClientRect().width > e.parentElement.parentElement.clientWidth + 1"
+    return [
+        *seen(visit, "mjx-container[display=true]", "e.scrollWidth > e.clientWidth + 1"),
+        *seen(visit, "span.math > mjx-container > mjx-math", wide),  # the text for screen readers is wider
+    ]
 
 
 def first_screen(visit):
