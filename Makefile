@@ -16,7 +16,7 @@ unexport PYTHONPATH MPLBACKEND
 
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint quick outputs notebooks mutants lower colab bench experiments format lock clean env
+.PHONY: help book pdf test lint quick outputs notebooks mutants lower colab bench experiments format lock clean env
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 help: ## show this list
@@ -24,6 +24,10 @@ help: ## show this list
 
 book: env ## build the book from the outputs that the notebooks hold, print the page to open
 	@$(BIN)/python tools/build_book.py
+
+pdf: env ## print the whole book into one PDF, _build/vaetut.pdf (needs Chromium; some minutes)
+	@$(BIN)/python tools/build_book.py
+	@$(BIN)/python tools/print_book.py
 
 test: env lint ## everything that must hold: lint, types, the built book, tests, doctests, notebooks
 	@$(BIN)/python tools/build_book.py

@@ -34,7 +34,7 @@ def lighten(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     for page in pages:
         old = page.read_text(encoding="utf-8")
-        new = lighten_page(old)
+        new = sized_pictures(lighten_page(old), page.parent)
         if new != old:
             page.write_text(new, encoding="utf-8")
     smaller_pictures(site)
@@ -79,6 +79,25 @@ def smaller_pictures(site: Path) -> None:
         )
         if new != old:
             page.write_text(new, encoding="utf-8")
+
+
+def sized_pictures(html: str, folder: Path) -> str:
+    """One page whose pictures have their size, so that no text moves when one of them arrives."""
+
+    def with_size(match: re.Match[str]) -> str:
+        path = folder / match[1]
+        if " width=" in match[0] or not path.is_file():
+            return match[0]
+        width, height = picture_size(path)
+        return f'{match[0][:-1].rstrip("/ ")} width="{width}" height="{height}">'
+
+    return re.sub(r'<img\b[^>]*\bsrc="([^":?#]+\.png)"[^>]*>', with_size, html)
+
+
+@functools.cache
+def picture_size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
 
 
 def used_icons(site: Path, pages: list[Path]) -> set[str]:
