@@ -61,9 +61,9 @@ bench: env ## speed beside torch and other packages, side by side in one run, as
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 experiments: env ## repeat the paper's experiments for chapter 12 (about an hour on two cores; can be stopped and continued)
-	@$(BIN)/python -m vaetut.experiments all --jobs $(JOBS) --results book/results --state _build/experiments
-	@$(BIN)/python -m vaetut.experiments.mnist paper --results book/results --runs _build/mnist
-	@$(BIN)/python -m vaetut.experiments.full_vb --results book/results
+	@$(BIN)/python -m vaetut.experiments all --jobs $(JOBS) --results vaetut/experiments/results --state _build/experiments
+	@$(BIN)/python -m vaetut.experiments.mnist paper --results vaetut/experiments/results --runs _build/mnist
+	@$(BIN)/python -m vaetut.experiments.full_vb --results vaetut/experiments/results
 
 format: env ## format the Python files and sort their imports
 	@$(BIN)/ruff check --fix .
