@@ -16,7 +16,7 @@ unexport PYTHONPATH MPLBACKEND
 
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint quick outputs notebooks mutants lower colab bench experiments format lock clean env
+.PHONY: help book test lint quick outputs notebooks mutants lower colab lab bench experiments format lock clean env
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 help: ## show this list
@@ -53,6 +53,10 @@ lower: env ## run the package's tests at the lower bounds of pyproject.toml (som
 
 colab: env ## run every notebook with Colab's versions, from elsewhere (some gigabytes the first time)
 	@$(BIN)/python tools/other_versions.py colab
+
+lab: env ## open chapters 0, 2 and 11 in JupyterLab 4, and in Notebook 6.5 if make colab has built it
+	@$(BIN)/python tools/other_versions.py lab
+	@$(BIN)/python -m pytest -q -rs tests/book/test_jupyter.py
 
 notebooks: env ## execute the notebooks in place (one of them: make notebooks ONLY=book/02-variational-lower-bound.ipynb)
 	@$(BIN)/python tools/notebooks.py $(ONLY)
