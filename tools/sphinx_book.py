@@ -12,6 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 import reference
+import search
 import vaetut.cli
 from book_rules import CHANGELOG, release_of
 from build_book import code_digest
@@ -99,6 +100,11 @@ def finish_reference(
     context["body"] = body
 
 
+def set_scorer(_app: Sphinx, config: Config) -> None:
+    """Let search order its results by a scorer of ours."""
+    config.html_search_scorer = str(search.SCORER)
+
+
 def open_in_colab(_app: Sphinx, page: str, source: list[str]) -> None:
     """Below the title of each chapter, and of its exercises, a link that opens the notebook in Colab."""
     if not re.fullmatch(r"book/\d\d-[\w-]+", page):
@@ -121,7 +127,9 @@ def open_in_colab(_app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_search_language(search.BookSearch)
     app.connect("config-inited", name_the_code)
+    app.connect("config-inited", set_scorer)
     app.connect("autodoc-process-docstring", process_docstring, priority=100)  # before napoleon
     app.connect("source-read", name_folds)
     app.connect("source-read", open_in_colab)

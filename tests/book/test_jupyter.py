@@ -213,6 +213,7 @@ def chapter(request, running, browser):
     """A chapter whose cells have all run."""
     kind, address = running
     page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(120_000)
     wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(address + kind.address.format(f"{request.param}.ipynb"))
