@@ -75,7 +75,9 @@ def lower() -> int:
 
 
 def selection() -> list[str]:
-    return ["-m", "not book and not browser"]
+    """All but the tests of the book, and of the lock, whose versions are others."""
+    lock = ("test_lock_is_closed", "test_lock_pins_what_pyproject_asks_for")
+    return ["-m", "not book and not browser", *(f"--deselect=tests/test_package.py::{name}" for name in lock)]
 
 
 def lowest_python() -> str:

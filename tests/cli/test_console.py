@@ -178,6 +178,7 @@ def test_a_lock_is_held_by_one(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP] if os.name == "posix" else [])
 def test_a_signal_cleans_up(data, tmp_path, capsys, monkeypatch, number):
+    ignored = signal.signal(number, signal.SIG_DFL)  # nohup has SIGHUP ignored, and so would vaetut
     before, encode = signal.getsignal(number), VAE.encode
     out = tmp_path / "run"
 
@@ -192,6 +193,7 @@ def test_a_signal_cleans_up(data, tmp_path, capsys, monkeypatch, number):
     assert {path.name for path in out.iterdir()} == {"config.json"} and signal.getsignal(number) == before
     monkeypatch.undo()
     assert run("train", "--out", out, "--resume") == 0
+    signal.signal(number, ignored)
 
 
 @pytest.mark.parametrize(

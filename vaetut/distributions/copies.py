@@ -45,6 +45,8 @@ def with_tensors(
     if isinstance(value, Distribution | Transform | Module | Constraint):
         value, changed = copy.copy(value), dict[int, Any]()
         kept = {name: item for name, item in vars(value).items() if not _is_stored(value, name)}
+        if isinstance(value, Transform):  # its inverse, once made, points back at it
+            kept["_inv"] = None
         for item in kept.values():
             if id(item) not in changed:  # one tensor under two names, as in Categorical, stays one
                 changed[id(item)] = with_tensors(item, tensor, batch)
