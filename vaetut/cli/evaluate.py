@@ -65,7 +65,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
         write_per_image(options.per_image, table, data.test_labels[: len(x)])
     how = "" if saved.binarize == "none" else f", {saved.binarize} binarization"
     lines = [
-        f"{quoted(folder)}: {saved.dataset}, {len(x)} test images{how}, seed {options.seed}",
+        f"{quoted(folder)}: {saved.dataset}, {len(x)} test image{'s' * (len(x) > 1)}{how}, seed {options.seed}",
         f"{'nats per image':<26}{'':>12}{'± draws':>10}{'± images':>10}",
     ]
     rows = (
