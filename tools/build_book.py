@@ -16,8 +16,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import access
+import first_page
 import light_pages
+import notebooks
 import numbering
+import page_heads
 import typeset
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,9 +45,7 @@ def main() -> int:
         if subprocess.run(command, cwd=ROOT).returncode or not PAGE.exists():
             print("vaetut: the book could not be built; the warnings above say why", file=sys.stderr)
             return 1
-        typeset.typeset(BUILD / "html")
-        numbering.number(BUILD / "html")
-        light_pages.lighten(BUILD / "html")
+        finish(BUILD / "html")
         print(light_pages.table(BUILD / "html"))
         write_stamp("book", everything)
     if stamp("outputs") != outputs:
@@ -52,6 +54,16 @@ def main() -> int:
         )
     print(f"The book is built. Open this page in a browser:\n{PAGE}")
     return 0
+
+
+def finish(site: Path) -> None:
+    """Make of Sphinx's pages what a reader meets."""
+    page_heads.write_heads(site, notebooks.counts())
+    first_page.make_cards(site)
+    access.make_accessible(site)
+    typeset.typeset(site)
+    numbering.number(site)
+    light_pages.lighten(site)
 
 
 def code_digest() -> str:

@@ -1,9 +1,65 @@
 // Typeset formulas with MathJax outside of a browser: {tex, display} objects as JSON on standard input, and on standard
 // output {html: [...], css: "..."} in the same order. The first argument is MathJax's folder es5, the second the address
 // of its fonts as seen from the style sheet.
+//
+// A displayed or long formula is cut into runs, before each relation but the bar of a condition,
+// before each plus or minus, and after a wide space. They stand on
+// one line where there is room; on a phone the style sheet lets a line end between two of them.
 const fs = require("fs");
 const [folder, fonts] = process.argv.slice(2);
 const formulas = JSON.parse(fs.readFileSync(0, "utf8"));
+
+const RELATION = "4", OPERATOR = "3"; // the space that TeX sets before them
+const LONG = 14; // letters left of the sign at which rows are aligned: more leave too little room to its right on a phone
+const LONG_IN_A_LINE = 22; // letters of a formula in the text that is cut too
+
+function cutIntoRuns(adaptor, parent) {
+  const kind = (node) => (node && adaptor.kind(node)) || "";
+  const parts = adaptor.childNodes(parent);
+  const content = parts.filter((part) => kind(part) !== "mjx-tstrut");
+  if (content.length === 1 && ["mjx-mtable", "mjx-table", "mjx-itable", "mjx-mstyle", "mjx-mrow"].includes(kind(content[0]))) {
+    return cutIntoRuns(adaptor, content[0]);
+  }
+  if (kind(parts[0]) === "mjx-mtr") {
+    if (parts.some((row) => adaptor.childNodes(row).length > 1 && letters(adaptor, adaptor.firstChild(row)) > LONG)) adaptor.setAttribute(parent, "class", "vaetut-flow");
+    return parts.forEach((row) => adaptor.childNodes(row).forEach((cell) => cutIntoRuns(adaptor, cell)));
+  }
+  const runs = [[]];
+  for (const part of parts) {
+    const space = kind(part) === "mjx-mo" && !isBar(adaptor, part) ? adaptor.getAttribute(part, "space") : "";
+    const last = runs[runs.length - 1];
+    if ((space === RELATION || space === OPERATOR) && last.some((e) => adaptor.textContent(e) || adaptor.childNodes(e).length)) {
+      const before = last[last.length - 1];
+      // "= -a" has two signs in a row, which stay together
+      if (!(kind(before) === "mjx-mo" && adaptor.getAttribute(before, "space"))) runs.push([]);
+    }
+    runs[runs.length - 1].push(part);
+    if (wideSpace(adaptor, part)) runs.push([]);
+  }
+  const full = runs.filter((run) => run.length);
+  if (full.length < 2 && kind(parent) !== "mjx-mtd") return;
+  for (const run of full) {
+    const box = adaptor.node("mjx-run");
+    adaptor.insert(box, run[0]);
+    run.forEach((part) => adaptor.append(box, adaptor.remove(part) || part));
+  }
+}
+
+function isBar(adaptor, part) {
+  return adaptor.childNodes(part).some((e) => /mjx-c(2223|2225|7C|2016)\b/.test(adaptor.getAttribute(e, "class")));
+}
+
+function letters(adaptor, node) {
+  if (adaptor.kind(node) === "mjx-c") return 1;
+  if (adaptor.kind(node) === "#text") return adaptor.value(node).length;
+  return adaptor.childNodes(node).reduce((sum, child) => sum + letters(adaptor, child), 0);
+}
+
+function wideSpace(adaptor, part) {
+  const width = adaptor.kind(part) === "mjx-mspace" ? adaptor.getStyle(part, "width") : "";
+  if (width) return parseFloat(width) >= 1;
+  return adaptor.kind(part) === "mjx-mstyle" && adaptor.childNodes(part).length === 1 && wideSpace(adaptor, adaptor.firstChild(part));
+}
 
 require(folder + "/node-main.js")
   .init({
@@ -18,6 +74,7 @@ require(folder + "/node-main.js")
     const html = formulas.map(({ tex, display }) => {
       try {
         const node = MathJax.tex2chtml(tex, { display });
+        if (display || letters(adaptor, adaptor.firstChild(node)) > LONG_IN_A_LINE) cutIntoRuns(adaptor, adaptor.firstChild(node));
         return adaptor.outerHTML(node);
       } catch (error) {
         throw new Error(`${error.message} in: ${tex}`);

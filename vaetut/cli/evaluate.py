@@ -63,31 +63,9 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     active = active_units(means)
     if options.per_image is not None:
         write_per_image(options.per_image, table, data.test_labels[: len(x)])
-    how = "" if saved.binarize == "none" else f", {saved.binarize} binarization"
-    lines = [
-        f"{quoted(folder)}: {saved.dataset}, {len(x)} test image{'s' * (len(x) > 1)}{how}, seed {options.seed}",
-        f"{'nats per image':<26}{'':>12}{'± draws':>10}{'± images':>10}",
-    ]
-    rows = (
-        "bound (ELBO)",
-        f"IWAE bound, K = {iwae_samples}",
-        f"log p(x), {num_samples} draws",
-        "reconstruction",
-        "KL divergence",
-    )
-    for title, name in zip(rows, _NAMES, strict=True):
-        row = result[name]
-        errors = "".join(
-            f"{'' if row[key] is None else format(row[key], '.3f'):>10}"
-            for key in ("standard_error", "standard_error_images")
-        )
-        lines.append(f"{title:<26}{row['value']:>12.3f}{errors}")
-    if active is not None:
-        lines.append(f"active units: {active} of {means.shape[1]}, with a variance of E[z|x] above {ACTIVE}")
-    if options.per_image is not None:
-        lines.append(f"wrote {quoted(options.per_image)}")
+    text = report(options, saved, result, len(x), active, means.shape[1])
     return {
-        "text": "\n".join(lines),
+        "text": text,
         "folder": str(folder),
         "dataset": saved.dataset,
         "images": len(x),
@@ -99,6 +77,36 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
         "seconds": time.perf_counter() - start,
         "versions": versions(),
     }
+
+
+def report(
+    options: Evaluate, saved: Saved, result: dict[str, Any], images: int, active: int | None, latent_dim: int
+) -> str:
+    """The lines that the command prints: a table of the five quantities, and what was written."""
+    how = "" if saved.binarize == "none" else f", {saved.binarize} binarization"
+    lines = [
+        f"{quoted(options.folder)}: {saved.dataset}, {images} test image{'s' * (images > 1)}{how}, seed {options.seed}",
+        f"{'nats per image':<26}{'':>12}{'± draws':>10}{'± images':>10}",
+    ]
+    rows = (
+        "bound (ELBO)",
+        f"IWAE bound, K = {options.iwae_samples}",
+        f"log p(x), {options.num_samples} draws",
+        "reconstruction",
+        "KL divergence",
+    )
+    for title, name in zip(rows, _NAMES, strict=True):
+        row = result[name]
+        errors = "".join(
+            f"{'' if row[key] is None else format(row[key], '.3f'):>10}"
+            for key in ("standard_error", "standard_error_images")
+        )
+        lines.append(f"{title:<26}{row['value']:>12.3f}{errors}")
+    if active is not None:
+        lines.append(f"active units: {active} of {latent_dim}, with a variance of E[z|x] above {ACTIVE}")
+    if options.per_image is not None:
+        lines.append(f"wrote {quoted(options.per_image)}")
+    return "\n".join(lines)
 
 
 def test_images(saved: Saved, seed: int) -> tuple[ImageData, Tensor]:

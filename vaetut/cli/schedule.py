@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaetut.aevb.arguments import OPTIMIZERS
+from vaetut.aevb.optimizers import OPTIMIZERS
 from vaetut.bounds import elbo_terms
 from vaetut.exact import LatentVariableModel
 

@@ -84,11 +84,14 @@ class _NormalQuantile(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(inputs[0], output)
+        ctx.save_for_forward(inputs[0], output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         t, x = ctx.saved_tensors
         return grad * torch.exp(t - _log_normal_density(x))
+
+    jvp = backward  # the derivative of one number in one number
 
 
 def _log_ndtr(x: Tensor) -> Tensor:
@@ -127,11 +130,14 @@ class _LogNdtr(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(inputs[0], output)
+        ctx.save_for_forward(inputs[0], output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         x, value = ctx.saved_tensors
         return grad * torch.exp(_log_normal_density(x) - value)
+
+    jvp = backward
 
 
 def log_ndtr(x: Tensor) -> Tensor:

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import (
+    AffineTransform,
     ComposeTransform,
     Distribution,
     Independent,
+    IndependentTransform,
     MixtureSameFamily,
     Transform,
     TransformedDistribution,
@@ -122,6 +124,19 @@ def support_moves(q: Distribution) -> bool:
     return False
 
 
+def by_coordinate(transform: Transform) -> Transform:
+    """The transform of one coordinate, where it treats each of a vector by itself."""
+    if isinstance(transform, ComposeTransform):
+        parts = [by_coordinate(part) for part in transform.parts]
+        flat = [p.parts if isinstance(p, ComposeTransform) else [p] for p in parts]
+        return ComposeTransform([part for some in flat for part in some])
+    if isinstance(transform, IndependentTransform):
+        return by_coordinate(transform.base_transform)
+    if isinstance(transform, AffineTransform) and transform.event_dim:
+        return AffineTransform(transform.loc, transform.scale)
+    return transform
+
+
 def _bounds(constraint: Constraint) -> tuple[Any, Any]:
     return getattr(constraint, "lower_bound", -math.inf), getattr(constraint, "upper_bound", math.inf)
 
@@ -130,6 +145,7 @@ def _through(q: TransformedDistribution, low: Tensor, high: Tensor) -> tuple[Ten
     """The ends after the transforms of q."""
     transforms: list[Transform] = []
     for transform in q.transforms:
+        transform = by_coordinate(transform)
         transforms += transform.parts if isinstance(transform, ComposeTransform) else [transform]
     for transform in transforms:
         if not transform.bijective:

@@ -264,7 +264,8 @@ class _Interval:
         self.tails: Tails = tails_of(self.wide)
         with torch.no_grad():
             self.median = self.wide.icdf(torch.full_like(low, 0.5))
-            start, stop = ends_of(self.wide, low.device)
+        start, stop = ends_of(self.wide, low.device)  # which may move, as that of a uniform base does
+        with torch.no_grad():
             # An end truncates only if it is finite and inside of the base's support.
             cuts_low, cuts_high = low > start, high < stop
             self.above = cuts_low & (low > self.median)  # the interval is in the upper tail

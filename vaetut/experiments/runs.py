@@ -4,6 +4,8 @@ A curve's state is written after each of its points, and then the results file, 
 continues from there.
 """
 
+import importlib.resources
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +151,31 @@ def read_json(path: Path) -> dict[str, Any] | None:
         True
     """
     return files.read_json(path) if path.exists() else None
+
+
+def stored(name: str) -> dict[str, Any]:
+    """The results that come with the package: the paper's experiments as they were run on MNIST for chapter 12.
+
+    Args:
+        name: which experiment: ``"figure2"``, ``"figure3"``, ``"figure3-rates"``, ``"figure4"``, ``"full-vb"``,
+            ``"mnist-paper"`` or ``"mnist-best"``.
+
+    Raises:
+        ValueError: if there are no results of that name.
+
+    Example:
+        >>> results = stored("figure2")
+        >>> results["command"], len(results["curves"])
+        ('python -m vaetut.experiments figure2', 10)
+    """
+    folder = importlib.resources.files("vaetut.experiments") / "results"
+    names = sorted(
+        file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json")
+    )
+    if name not in names:
+        raise ValueError(f"no results called {name!r} come with the package; there are {', '.join(names)}")
+    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return content
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:

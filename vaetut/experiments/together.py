@@ -278,15 +278,7 @@ def run_together(
         if models.samples >= point:
             continue
         models.advance(point)
-        for k, reached in enumerate(points):
-            numbers = {"samples": models.samples, **evaluate(models.model(k))}
-            if not all(map(math.isfinite, numbers.values())):
-                raise FloatingPointError(
-                    f"{kinds[k]} is not finite after {models.samples} samples; "
-                    f"the learning rate, {notes[k]['learning_rate']:g}, may be too large"
-                )
-            # of all models together
-            numbers |= {"seconds": round(models.seconds, 1), "cpu_seconds": round(models.cpu_seconds, 1)}
+        for reached, numbers in zip(points, _point(models, kinds, notes, evaluate), strict=True):
             reached.append(numbers)
         if path is not None:
             state = {"settings": identity, "notes": notes, "points": points}
@@ -298,6 +290,27 @@ def run_together(
         if settings.minutes is not None and time.monotonic() - start > 60 * settings.minutes:
             break
     return report()
+
+
+def _point(
+    models: Batched,
+    kinds: list[tuple[str, int]],
+    notes: list[dict[str, Any]],
+    evaluate: Callable[[VAE], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """The numbers of a point of each curve, once it is clear that all are finite."""
+    # of all models together
+    times = {"seconds": round(models.seconds, 1), "cpu_seconds": round(models.cpu_seconds, 1)}
+    point = []
+    for k, kind in enumerate(kinds):
+        numbers = {"samples": models.samples, **evaluate(models.model(k))}
+        if not all(map(math.isfinite, numbers.values())):
+            raise FloatingPointError(
+                f"{kind} is not finite after {models.samples} samples; "
+                f"the learning rate, {notes[k]['learning_rate']:g}, may be too large"
+            )
+        point.append(numbers | times)
+    return point
 
 
 def usable_device(name: str) -> torch.device:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vaetut._support.validate import checks, one_of
-from vaetut.aevb.arguments import OPTIMIZERS
+from vaetut.aevb.optimizers import OPTIMIZERS
 from vaetut.bounds import sgvb_b
 from vaetut.data import binarize
 from vaetut.experiments.wake_sleep import wake_sleep

@@ -11,25 +11,23 @@ estimator is that of $(b - z)^{-1}$ under q, finite for $k > 1$ only.) For $k = 
 missing; for $k < 0$ it is infinite, and so is the mean of the score.
 """
 
+import functools
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import (
-    AffineTransform,
-    ComposeTransform,
     Distribution,
     Independent,
-    IndependentTransform,
     MixtureSameFamily,
-    Transform,
     TransformedDistribution,
 )
 
 from vaetut._support.validate import has_no_values, values_are_checked
+from vaetut.distributions import Elliptical
 from vaetut.distributions.copies import tensors_of, with_tensors
-from vaetut.distributions.support import is_transformed, support_ends
+from vaetut.distributions.support import by_coordinate, is_transformed, support_ends
 from vaetut.gradients._inputs import is_discrete, name_of
 
 _LEAST_POWER = 0.02  # a density whose power law at an end has a smaller exponent is taken to jump there
@@ -44,6 +42,9 @@ def refuse_moving_support(q: Distribution) -> None:
         part = part.base_dist if isinstance(part, Independent) else part.component_distribution
     if is_transformed(part):
         if values_are_checked() and _transform_moves(_by_coordinate(part)):
+            raise _moves(q)
+    elif isinstance(part, Elliptical):
+        if values_are_checked() and _rim_moves(part):
             raise _moves(q)
     elif _has_moving_bounds(part) and (is_discrete(part) or not _vanishes_where_it_moves(part)):
         raise _moves(q)
@@ -70,25 +71,49 @@ def _has_moving_bounds(q: Distribution) -> bool:
 
 
 def _by_coordinate(q: TransformedDistribution) -> TransformedDistribution:
-    """The same distribution with one density per coordinate, if the transforms act on each coordinate separately.
+    """The same with a density for each coordinate, where the transforms treat each by itself, and each component.
 
-    A joint density goes to 0 where that of one coordinate does, and would hide a jump of another one.
+    A density of several coordinates goes to 0 where that of one of them does, and hides a jump of another; that of a
+    mixture goes to 0 at its outermost ends, and hides the jumps of components inside of them.
     """
     base: Any = q.base_dist
-    while isinstance(base, Independent):
-        base = base.base_dist
-    transforms = [_by_itself(transform) for transform in q.transforms]
-    return TransformedDistribution(base, transforms, validate_args=False)
+    transforms = [by_coordinate(transform) for transform in q.transforms]
+    while True:
+        if isinstance(base, Independent):
+            base = base.base_dist
+        elif isinstance(base, MixtureSameFamily):
+            axis = -1 - len(base.event_shape)
+            transforms = [with_tensors(t, functools.partial(_for_each, axis=axis)) for t in transforms]
+            base = base.component_distribution
+        elif is_transformed(base):
+            transforms = [by_coordinate(transform) for transform in base.transforms] + transforms
+            base = base.base_dist
+        else:
+            return TransformedDistribution(base, transforms, validate_args=False)
 
 
-def _by_itself(transform: Transform) -> Transform:
-    if isinstance(transform, ComposeTransform):
-        return ComposeTransform([_by_itself(part) for part in transform.parts])
-    if isinstance(transform, IndependentTransform):
-        return _by_itself(transform.base_transform)
-    if isinstance(transform, AffineTransform) and transform.event_dim:
-        return AffineTransform(transform.loc, transform.scale)
-    return transform
+def _for_each(value: Tensor, axis: int) -> Tensor:
+    """A parameter of a batch, for each component of a mixture."""
+    return value.unsqueeze(axis) if value.dim() >= -axis else value
+
+
+def _rim_moves(q: Elliptical) -> bool:
+    """Whether the density of an elliptical q jumps at the rim of its support, an ellipsoid, and that moves."""
+    try:
+        ends = support_ends(q.radial)
+        moving = any(tensor.requires_grad for tensor in (q.loc, q.scale_tril))
+        rims = [
+            (end, inward)
+            for end, inward in zip(ends, (1, -1), strict=True)
+            if bool((end.isfinite() & (end != 0)).any()) and (moving or _depends(end, q.radial))
+        ]
+        return not all(_vanishes(q.radial, end, inward) for end, inward in rims)
+    except (NotImplementedError, ValueError):
+        return False
+    except RuntimeError as error:
+        if has_no_values(error):
+            return False
+        raise
 
 
 def _transform_moves(q: TransformedDistribution) -> bool:

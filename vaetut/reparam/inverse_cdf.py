@@ -26,7 +26,7 @@ from torch.distributions import (
     Weibull,
 )
 
-from vaetut.distributions import Gompertz, Logistic, Rayleigh, Reciprocal, Triangular
+from vaetut.distributions import Gompertz, Logistic, Rayleigh, Reciprocal, Triangular, Truncated
 from vaetut.reparam._map import Map
 from vaetut.reparam.noise import StandardCauchy, StandardLaplace, StandardNoise, StandardUniform
 from vaetut.reparam.registry import parameters, register_reparameterization
@@ -170,6 +170,19 @@ def half_cauchy(q: HalfCauchy, u: Tensor) -> Tensor:
 )
 def kumaraswamy(q: Kumaraswamy, u: Tensor) -> Tensor:
     return (-(-_exponential(u) / q.concentration0).expm1()) ** q.concentration1.reciprocal()
+
+
+@register_reparameterization(
+    Truncated,
+    "inverse_cdf",
+    noise="u ~ U(0, 1)",
+    g="F⁻¹(F(low) + u · (F(high) − F(low)))",
+    tex=r"F^{-1}\big(F(a) + u\,(F(b) - F(a))\big)",
+    remark="F is the CDF of the base, whose parameters get their gradients too",
+)
+def truncated(q: Truncated) -> Map:
+    # rsample has its uniform numbers in float64 for a float32 q too: between two levels fewer of them would do harm.
+    return Map(StandardUniform(q.low, q.batch_shape), q.icdf, q.rsample)
 
 
 def _exponential(u: Tensor) -> Tensor:

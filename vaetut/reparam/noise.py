@@ -79,10 +79,7 @@ class StandardNoise(Distribution):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
         raise NotImplementedError
@@ -103,10 +100,7 @@ class StandardUniform(StandardNoise):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
         return open_uniform(shape, dtype=dtype, device=device, generator=generator)
@@ -131,10 +125,7 @@ class StandardNormal(StandardNoise):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
         return torch.randn(shape, dtype=dtype, device=device, generator=generator)
@@ -160,10 +151,7 @@ class StandardExponential(StandardNoise):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
         return open_uniform(shape, dtype=dtype, device=device, generator=generator).log_().neg_()
@@ -188,10 +176,7 @@ class StandardLaplace(StandardNoise):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
         # In place, about the center: u − ½ is exact for the values of open_uniform on a CPU, and never ½ or −½.
@@ -218,10 +203,7 @@ class StandardCauchy(StandardNoise):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
         # The cotangent of a uniform angle: large draws come from small angles, where floating point is precise. The

@@ -28,6 +28,7 @@ from torch.nn.functional import logsigmoid
 from vaetut.distributions import Erlang
 from vaetut.distributions._special import log_gamma_quantile
 from vaetut.distributions.copies import with_tensors
+from vaetut.distributions.shape_tails import under_transform
 from vaetut.distributions.support import support_ends
 from vaetut.reparam._map import Map
 from vaetut.reparam.implicit._cdf import (
@@ -46,7 +47,7 @@ from vaetut.reparam.implicit.gradient import differentiable, implicit_rsample, u
 from vaetut.reparam.noise import StandardUniform
 from vaetut.reparam.registry import families, register_reparameterization, reparameterize
 
-_DOUBLINGS, _STEPS = 60, 100
+_WIDENINGS, _STEPS = 20, 64  # by 8 each, and of Newton or of halving
 
 
 def _is_univariate(q: Any) -> bool:
@@ -196,27 +197,32 @@ def _solve(u: Tensor, to_z: ToZ, odds: Odds, low: Tensor | None = None, high: Te
 
     if low is None or high is None:
         low, high = torch.full_like(u, -1), torch.full_like(u, 1)
-        for _ in range(_DOUBLINGS):
+        for _ in range(_WIDENINGS):
             outside = look(low)[0] > 0
-            if not outside.any():
+            if not _is_any(outside):
                 break
-            low = torch.where(outside, 2 * low, low)
-        for _ in range(_DOUBLINGS):
+            low = torch.where(outside, 8 * low, low)
+        for _ in range(_WIDENINGS):
             outside = look(high)[0] < 0
-            if not outside.any():
+            if not _is_any(outside):
                 break
-            high = torch.where(outside, 2 * high, high)
+            high = torch.where(outside, 8 * high, high)
     y = (low + high) / 2
     for _ in range(_STEPS):
         miss, slope = look(y)
         low, high = torch.where(miss < 0, y, low), torch.where(miss < 0, high, y)
         step = y - miss / slope
         step = torch.where((step > low) & (step < high), step, (low + high) / 2)
-        done = (step - y).abs() <= 1e-15 * y.abs().clamp(min=1e-3)
+        wrong = (step - y).abs() > 1e-15 * y.abs().clamp(min=1e-3)
         y = step
-        if done.all():
+        if not _is_any(wrong):
             break
     return to_z(y)[0]
+
+
+def _is_any(mask: Tensor) -> bool:
+    """Whether any value is true; where there are none to be read, as under vmap, all steps are made."""
+    return under_transform(mask) or bool(mask.any())
 
 
 def _coordinates(q: Any, u: Tensor) -> Tensor:

@@ -1,0 +1,167 @@
+"""What the tools make of small pages: heads, cards, names, tables, formulas in pieces, and the page that is printed."""
+
+import io
+import re
+
+import pytest
+from PIL import Image, ImageDraw
+from pypdf import PdfReader, PdfWriter
+from pypdf.annotations import Link
+
+import access
+import first_page
+import light_pages
+import page_heads
+import print_book
+import typeset
+
+
+@pytest.mark.parametrize(
+    ("tex", "words"),
+    [
+        (r"\log p_\theta(\mathbf x)", "log p(x)"),
+        (r"\phi", "φ"),
+        (r"q_{\phi}(\mathbf z \mid \mathbf x)", "q(z | x)"),
+    ],
+)
+def test_formulas_in_plain_letters(tex, words):
+    assert page_heads.plain_tex(tex) == words
+
+
+def test_a_head_has_title_and_description():
+    page = (
+        "<html><head><title>A &#8212; B</title></head><article><h1>2 · A &amp; B</h1>"
+        r"<p><strong>What is <span>\(\log p_\theta(x)\)</span>?</strong></p></article></html>"
+    )
+    made = page_heads.with_head(page, "book/02-a.html")
+    assert f"<title>2 · A &amp; B | {page_heads.BOOK}</title>" in made
+    assert '<meta name="description" content="What is log p(x)?" />' in made
+    assert f'<meta property="og:url" content="{page_heads.ADDRESS}book/02-a.html" />' in made
+    door = page_heads.door(made)
+    assert 'content="What is log p(x)?"' in door and "0; url=book/index.html" in door
+
+
+def test_descriptions_are_whole_sentences():
+    text = "One sentence. " * 30
+    assert page_heads.first_sentences(text.strip()).endswith("sentence.")
+    assert len(page_heads.first_sentences(text.strip())) <= 200
+    assert page_heads.first_sentences("word " * 100).endswith("word …")
+
+
+def test_folds_headings_and_references_are_named():
+    formula = r'<span class="math notranslate nohighlight">\(a\)</span>'
+    made = access.accessible(
+        f'<summary aria-label="Toggle hidden content"><p>Check</p></summary><p>for ({formula}), {formula} and</p>'
+        '<div class="citation" id="a" role="doc-biblioentry"></div>'
+        '<table class="table"><tr class="row-odd"><th class="head text-right"><p></p></th></tr></table>'
+    )
+    assert "<summary><p>Check" in made and "biblioentry" not in made and "<th" not in made
+    assert f'<span class="vaetut-together">({formula}),</span> {formula} and' in made
+
+
+def table(*rows):
+    cells = ["".join(f"<td><p>{cell}</p></td>" for cell in row) for row in rows[1:]]
+    head = "".join(f'<th class="head"><p>{cell}</p></th>' for cell in rows[0])
+    body = "".join(f'<tr class="row-odd">{row}</tr>' for row in cells)
+    return f'<table class="table"><thead><tr class="row-odd">{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def test_a_wide_table_says_at_each_cell_what_it_is():
+    made = access.accessible(table(("name", "what it says", "and why"), ("a", "long " * 6, "words " * 6)))
+    assert re.findall(r'data-heading="([^"]*)"', made) == ["name", "what it says", "and why"]
+    assert '<table class="table vaetut-rows">' in made
+    narrow = table(("a", "b", "c"), ("1", "2", "3"))
+    assert access.accessible(narrow) == narrow
+
+
+def test_a_long_formula_is_cut_where_a_line_may_end():
+    (plain, signs, lines, condition, short), _ = typeset.run(
+        [
+            (r"\log p(x) = a + \frac{b + c}{d} \ge -e, \qquad x \sim q", True),
+            (r"a = -b", True),
+            (r"\begin{aligned} a &= b + c \\ \Pr[k \text{ has the largest } z] &= d \end{aligned}", True),
+            (r"\log p(\mathbf x \mid \mathbf z)", True),
+            (r"a + b = c", False),
+        ]
+    )
+    assert plain.count("<mjx-run>") == 6, "log p(x), = a, + fraction, >= -e, x, ~ q"
+    assert signs.count("<mjx-run>") == 2, "a minus after = begins no line"
+    assert lines.count("<mjx-run>") >= 5 and 'class="vaetut-flow"' in lines
+    assert "<mjx-run>" not in short + condition
+
+
+def test_pictures_have_their_size(tmp_path):
+    Image.new("L", (3, 2)).save(tmp_path / "a.png")
+    assert (
+        light_pages.sized_pictures('<img src="a.png">', tmp_path) == '<img src="a.png" width="3" height="2">'
+    )
+    for other in (
+        '<img src="a.png" width="9">',
+        '<img src="none.png">',
+        '<img src="data:image/png;base64,a">',
+    ):
+        assert light_pages.sized_pictures(other, tmp_path) == other
+
+
+def test_a_thumbnail_has_no_margins():
+    picture = Image.new("RGBA", (2000, 1000))
+    ImageDraw.Draw(picture).rectangle((500, 400, 1499, 599), fill="black")
+    small = first_page.thumbnail(picture)
+    assert small.size == (first_page.WIDTH, first_page.WIDTH // 5)
+    assert small.getpixel((5, 5)) == (0, 0, 0)
+
+
+def test_the_printed_page_has_all_articles_and_links_inside():
+    contents = {
+        "root": "book/index",
+        "parts": [{"chapters": [{"file": "book/02-a", "sections": [{"file": "book/b/c"}]}]}],
+    }
+    names = print_book.contents(contents)
+    assert names == ["book/index", "book/02-a", "book/b/c"]
+    text = (
+        '<html lang="en" data-theme="auto"><head></head><article class="x"><section id="top">\n<h1>A</h1>'
+        '<p id="p"><a href="02-a.html#top">a</a><a href="#p">b</a><a href="b/c.html">c</a><a href="none.html">d</a>'
+        '<a href="https://example.org/">e</a></p><details class="hide"><script>x</script></details>'
+        "</section></article></html>"
+    )
+    made = {name: print_book.article(name, text, set(names)) for name in names}
+    links = re.findall(r'href="([^"]+)"', made["book/index"])
+    inside = [f"{print_book.HOST}#{place}" for place in ("book/02-a--top", "book/index--p", "book/b/c")]
+    assert links == [*inside, "https://example.org/"]
+    assert "<details open" in made["book/02-a"] and "<script" not in made["book/02-a"]
+    page = print_book.printed_page("book/02-a", made["book/02-a"], {"book/02-a--top", "book/b/c"})
+    assert 'id="book/02-a--top"' in page and page.count('<a href="#') == 1
+    found = print_book.headings(made)
+    assert [heading.anchor for heading in found] == [f"{name}--top" for name in names]
+    listed = print_book.list_of_contents(found, {"book/02-a--top": 17})
+    assert "<span>A</span><span>17</span></a>" in listed
+
+
+def sheets(number):
+    writer = PdfWriter()
+    for _ in range(number):
+        writer.add_blank_page(100, 100)
+    return writer
+
+
+def read(writer):
+    file = io.BytesIO()
+    writer.write(file)
+    return PdfReader(file)
+
+
+def test_printed_pages_are_put_together_with_links_and_outline():
+    chapter = sheets(2)
+    note = Link(rect=(0, 0, 10, 10), url=f"{print_book.HOST}#b")
+    chapter.add_annotation(0, note)
+    found = [print_book.Heading(1, "a", "<em>A</em> &amp; B"), print_book.Heading(2, "b", "below")]
+    made = read(
+        print_book.put_together(
+            read(sheets(1)), [read(chapter), read(sheets(1))], read(sheets(3)), found, {"a": 1, "b": 3}
+        )
+    )
+    assert len(made.pages) == 4
+    (annotation,) = made.pages[1]["/Annots"]
+    assert annotation.get_object()["/Dest"][0] == made.pages[3].indirect_reference
+    chapter_item, below = made.outline
+    assert chapter_item.title == "A & B" and [item.title for item in below] == ["below"]

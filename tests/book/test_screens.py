@@ -1,0 +1,190 @@
+"""Every built page on a desk, a tablet and two telephones: nothing is cut, and everyone can read it."""
+
+import re
+
+import pytest
+from axe_playwright_python import sync_playwright as axe
+from test_site import PAGES, SITE, Visit, browser  # noqa: F401  a fixture
+
+WIDTHS = (1440, 1024, 390, 320)
+CHAPTERS = [page for page in PAGES if re.search(r"/\d\d-", page)]
+SCRIPT = axe.Axe().axe_script
+NAMED = {"rules": {"label-content-name-mismatch": {"enabled": True}}, "resultTypes": ["violations"]}
+COLORS = {"runOnly": ["color-contrast", "link-in-text-block"], "resultTypes": ["violations"]}
+
+
+@pytest.fixture(scope="module", params=[*PAGES, "404.html"])
+def visit(request, browser):  # noqa: F811
+    visit = Visit(browser, request.param, "light")
+    visit.name = request.param
+    yield visit
+    visit.context.close()
+
+
+def at(visit, width):
+    visit.page.set_viewport_size({"width": width, "height": 900})
+    return visit
+
+
+def seen(visit, selector, condition):
+    """The elements on the page that have a size and for which the script's condition on `e` holds."""
+    return visit.count((selector, f"e.checkVisibility() && e.getClientRects().length && ({condition})"))
+
+
+def wider_than_the_screen(visit):
+    return visit.page.evaluate("document.documentElement.scrollWidth - innerWidth") > 1
+
+
+def cut_formulas(visit):
+    wide = "e.getBoundingClientRect().width > e.parentElement.parentElement.clientWidth + 1"
+    return [
+        *seen(visit, "mjx-container[display=true]", "e.scrollWidth > e.clientWidth + 1"),
+        *seen(visit, "span.math > mjx-container > mjx-math", wide),  # the text for screen readers is wider
+    ]
+
+
+def first_screen(visit):
+    """Where the first picture or explorer begins, and where the first section's heading does."""
+    return visit.page.evaluate(
+        """() => {
+          const top = (e) => e.getBoundingClientRect().top + scrollY;
+          const pictures = [...document.querySelectorAll("article :is(img, svg, canvas, .vaetut-explorer)")];
+          const wide = pictures.filter((e) => e.getBoundingClientRect().width > 60);
+          return [wide.map(top)[0], top(document.querySelector("article h2"))];
+        }"""
+    )
+
+
+def violations(visit, options, scheme="light"):
+    """What axe-core finds wrong, rule by rule, with the first element of each. Formulas have a text of their own."""
+    visit.page.emulate_media(color_scheme=scheme)
+    if not visit.page.evaluate("'axe' in window"):
+        visit.page.evaluate(SCRIPT)
+    found = visit.page.evaluate(
+        "options => axe.run({exclude: ['mjx-math']}, options).then(r => r.violations)", options
+    )
+    return [f"{one['id']}, {len(one['nodes'])} times: {one['nodes'][0]['html'][:300]}" for one in found]
+
+
+def test_nothing_is_wider_than_the_screen_and_no_formula_is_cut(visit):
+    for width in WIDTHS:
+        assert not wider_than_the_screen(at(visit, width)), width
+        if width >= 390:
+            assert cut_formulas(visit) == [], width
+
+
+def test_what_scrolls_shows_it(visit):
+    """On a phone, an edge fades where there is more: code, tables and formulas."""
+    at(visit, 390)
+    scrolls = "e.scrollWidth > e.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(e).overflowX)"
+    assert seen(visit, "article *", f"{scrolls} && getComputedStyle(e).backgroundImage === 'none'") == []
+
+
+def test_a_table_with_long_cells_is_a_list_on_a_phone(visit):
+    at(visit, 390)
+    assert seen(visit, "table.vaetut-rows td", "getComputedStyle(e).display !== 'block'") == []
+
+
+def test_everyone_can_read_it(visit):
+    at(visit, 1440)
+    assert violations(visit, NAMED) == []
+    assert violations(visit, COLORS, "dark") == []
+    visit.page.emulate_media(color_scheme="light")
+
+
+def test_folds_have_names_and_formulas_are_no_tab_stops(visit):
+    assert visit.count(("summary", "e.hasAttribute('aria-label') || !e.innerText.trim()")) == []
+    assert visit.count(("mjx-container, mjx-container *", "e.tabIndex >= 0")) == []
+
+
+def test_a_chapter_begins_with_its_picture(visit):
+    if visit.name not in CHAPTERS:
+        pytest.skip("not a chapter")
+    picture, heading = first_screen(at(visit, 1440))
+    assert picture < 900
+    assert heading <= 1300
+
+
+def test_print_opens_what_is_folded_and_cuts_nothing(visit):
+    at(visit, 690)  # the width of A4 between its margins
+    visit.page.emulate_media(media="print")
+    try:
+        assert seen(visit, "article details > :not(summary)", "e.getBoundingClientRect().height === 0") == []
+        assert cut_formulas(visit) == []
+        assert seen(visit, "article pre", "e.scrollWidth > e.clientWidth + 1") == []
+        assert seen(visit, ".vaetut-controls, .bd-sidebar, .copybtn", "true") == []
+    finally:
+        visit.page.emulate_media(media="screen")
+
+
+def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):  # noqa: F811
+    """What the tests above look for, they find."""
+    monkeypatch.setattr("test_site.SITE", tmp_path)
+    (tmp_path / "page.html").write_text(
+        "<html><main><article><img style='width: 2000px; margin-top: 950px' src=data:,>"
+        "<mjx-container display=true style='display: block; width: 100px; overflow: auto'>"
+        "<p tabindex=0 style='width: 900px'>a</p></mjx-container><table class='vaetut-rows'><td>a</table>"
+        "<details><summary aria-label='Toggle'>Check</summary><p>a</p></details><h2 style='margin-top: 900px'>a</h2>"
+        "</article></main></html>"
+    )
+    wrong = Visit(browser, "page.html", "light")
+    wrong.name = CHAPTERS[0]
+    for test in (
+        test_nothing_is_wider_than_the_screen_and_no_formula_is_cut,
+        test_what_scrolls_shows_it,
+        test_a_table_with_long_cells_is_a_list_on_a_phone,
+        test_everyone_can_read_it,
+        test_folds_have_names_and_formulas_are_no_tab_stops,
+        test_a_chapter_begins_with_its_picture,
+        test_print_opens_what_is_folded_and_cuts_nothing,
+    ):
+        with pytest.raises(AssertionError):
+            test(wrong)
+    wrong.context.close()
+
+
+# What stands in the head of each page
+
+
+def head(page):
+    return (SITE / page).read_text(encoding="utf-8").partition("</head>")[0]
+
+
+@pytest.mark.parametrize("page", ["index.html", *PAGES, "404.html"])
+def test_page_says_what_it_is_about(page):
+    text = head(page)
+    (description,) = re.findall(r'<meta name="description" content="([^"]*)"', text)
+    assert 20 < len(description) < 320
+    assert not re.search(r"\\|\$|&lt;", description)
+    for name in ("og:title", "og:description", "og:image", "og:url"):
+        assert len(re.findall(f'<meta property="{name}" content="[^"]+"', text)) == 1, name
+    (title,) = re.findall(r"<title>(.*?)</title>", text)
+    assert len(set(title.split(" | "))) == len(title.split(" | ")), "says something twice"
+
+
+def test_descriptions_differ():
+    found = [re.search(r'name="description" content="([^"]*)"', head(page))[1] for page in PAGES]
+    assert len(set(found)) == len(found)
+
+
+def test_a_chapters_description_is_its_question():
+    assert (
+        'content="If log p(x) cannot be computed, what can we maximize in its place, and what do we lose?"'
+        in head("book/02-variational-lower-bound.html")
+    )
+
+
+def test_the_picture_for_social_networks_has_the_size_that_they_want():
+    card = (SITE / "_static" / "card.png").read_bytes()
+    assert (int.from_bytes(card[16:20], "big"), int.from_bytes(card[20:24], "big")) == (1200, 630)
+
+
+def test_the_first_page_has_a_card_for_each_chapter():
+    text = (SITE / "book" / "index.html").read_text(encoding="utf-8")
+    cards = re.findall(r'<a class="vaetut-card" href="([^"]+)"><img [^>]*src="\.\./([^"]+)"', text)
+    assert [f"book/{address}" for address, _ in cards] == CHAPTERS
+    assert all((SITE / picture).stat().st_size < 60_000 for _, picture in cards)
+
+
+def test_the_page_that_is_not_there_leads_home():
+    assert 'href="/vaetut/book/index.html"' in (SITE / "404.html").read_text(encoding="utf-8")
