@@ -109,7 +109,7 @@ def test_black_and_white(tmp_path):
             lambda p: [folder_of(p, gray(2)), folder_of(p / "cat", gray(2))],
             "000.png lies beside the folders cat",
         ),
-        (lambda p: folder_of(p, gray(1)), "holds 1 rows, too few"),
+        (lambda p: folder_of(p, gray(1)), "has 1 row, too few"),
     ],
 )
 def test_folder_that_does_not_fit(tmp_path, prepare, message):
@@ -297,3 +297,27 @@ def test_a_large_jpeg_is_decoded_at_a_lower_resolution(tmp_path, monkeypatch):
     assert max(decoded)[0] <= 200  # 1600 / 8
     torch.testing.assert_close(x[0, :, :6], torch.full((8, 6), 40 / 255), atol=2 / 255, rtol=0)
     torch.testing.assert_close(x[0, :, 10:], torch.full((8, 6), 200 / 255), atol=2 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_white(tmp_path, mode):
+    for i in range(4):
+        pixels = np.full((4, 3, 4), (10, 20, 30, 255), np.uint8)
+        pixels[0] = (90, 0, 0, 0)  # transparent, over some color
+        image = Image.fromarray(pixels)
+        if mode == "P":
+            image = image.quantize(8, method=Image.Quantize.FASTOCTREE)
+        image.convert(mode).save(tmp_path / f"{i}.png")
+    data = read(tmp_path)
+    x = data.train.view(-1, *data.image_shape)
+    assert (x[..., 0, :] == 1).all() and (x[..., 1:, :] < 0.2).all()
+
+
+def test_numbers_beyond_float32_are_refused(tmp_path):
+    x = np.ones((6, 2))
+    x[4, 1] = 1e39
+    np.save(tmp_path / "a.npy", x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=r"a\.npy must hold finite numbers, row 4"):
+            read(tmp_path / "a.npy")

@@ -85,7 +85,7 @@ def report(
     """The lines that the command prints: a table of the five quantities, and what was written."""
     how = "" if saved.binarize == "none" else f", {saved.binarize} binarization"
     lines = [
-        f"{quoted(options.folder)}: {saved.dataset}, {images} test images{how}, seed {options.seed}",
+        f"{quoted(options.folder)}: {saved.dataset}, {images} test image{'s' * (images > 1)}{how}, seed {options.seed}",
         f"{'nats per image':<26}{'':>12}{'± draws':>10}{'± images':>10}",
     ]
     rows = (

@@ -108,9 +108,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except _MISTAKES as error:
-        return _complain(str(error), 2)
+        return _complain(_text(error), 2)
     except (FloatingPointError, OSError, MemoryError) as error:
-        return _complain(str(error) or "out of memory", 1)
+        return _complain(_text(error) or "out of memory", 1)
     except RuntimeError as error:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
@@ -122,6 +122,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     if not text:  # only the first of several processes has a result
         return 0
     return _say(_json(result) if as_json else text)
+
+
+def _text(error: Exception) -> str:
+    """The message of an error; for one of the operating system the file and the reason, without a number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _json(result: dict[str, Any]) -> str:

@@ -175,7 +175,7 @@ class _Run:
             top = max(range(epochs), key=history.validation.__getitem__)
             best = f"model.pt is the model of the best epoch, {top + 1}: test {history.validation[top]:.2f}\n"
         text = (
-            f"{quoted(self.folder)}: {self.data.name}, {epochs} epochs, {config.seconds:.1f} s\n"
+            f"{quoted(self.folder)}: {self.data.name}, {epochs} epoch{'s' * (epochs > 1)}, {config.seconds:.1f} s\n"
             f"bound, nats per image: training {last['train']:.2f}"
             f", test {last['validation']:.2f}\n"
             f"{best}next: vaetut evaluate {quoted(self.folder)}"

@@ -19,6 +19,7 @@ from vaetut.data.tables import Table, read_table
 
 _IMAGES = (".png", ".jpg", ".jpeg")
 _CHUNK = 2**24  # values that are checked at once
+_LARGEST = float(np.finfo(np.float32).max)
 _IN_MEMORY = 2**30  # bytes in float32; above, an array stays in its file, or as 8-bit values
 
 Array = NDArray[Any]
@@ -83,7 +84,7 @@ def read(
 
     * A folder of PNG or JPEG images; the name of a subfolder is the label of its images. If all are gray,
       the data are gray, otherwise color. All must have one size, unless ``image_size`` is given: then the largest
-      central part of each image that has these proportions is resized.
+      central part of each image that has these proportions is resized. Transparent pixels are white.
     * ``.npy``, ``.npz`` or ``.pt``: an array or tensor ``[N, D]``, ``[N, height, width]``, ``[N, height, width, 3]`` or
       ``[N, 3, height, width]``. If a file has several arrays, ``x`` and ``y`` are data and labels, or ``x_train``,
       ``y_train``, ``x_test``, ``y_test``.
@@ -243,13 +244,23 @@ def _pixels(path: Path, size: tuple[int, int], color: bool, sixteen: bool) -> Ar
                 deep = image.mode.startswith("I")
                 image = Image.fromarray(np.asarray(image, np.float32) / (65535 if deep else 255))
             else:
-                image = image.convert("RGB" if color else "L")
+                image = _on_white(image).convert("RGB" if color else "L")
             height, width = size
             if (image.height, image.width) != size:
                 image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
             return np.asarray(image).clip(0, 1) if sixteen else np.asarray(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image ({error})") from None
+
+
+def _on_white(image: Any) -> Any:
+    """An image without transparency. The colors below transparent pixels are arbitrary, often black."""
+    from PIL import Image
+
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
 # --- arrays
@@ -299,11 +310,12 @@ def _survey(path: Path, table: Table) -> tuple[float, float, bool, int]:
         flat = chunk.reshape(len(chunk), -1)
         with np.errstate(invalid="ignore"):
             below, above = flat.min(0), flat.max(0)
-        if not (np.isfinite(below).all() and np.isfinite(above).all()):
-            bad = np.flatnonzero(~np.isfinite(flat).all(1))
+        if not (float(below.min()) >= -_LARGEST and float(above.max()) <= _LARGEST):  # NaN fails too
+            bad = np.flatnonzero(~(np.abs(flat.astype(np.float64)) <= _LARGEST).all(1))
             row = first + int(bad[0])
             raise ValueError(
-                f"{path} must hold finite numbers, row {row} (counted from 0) has NaN or infinity"
+                f"{path} must hold finite numbers, row {row} (counted from 0) has NaN, infinity or a value "
+                "beyond float32"
             )
         smallest = below if smallest is None else np.minimum(smallest, below)
         largest = above if largest is None else np.maximum(largest, above)
@@ -328,7 +340,9 @@ def _spread(number: int, share: float, path: Path) -> Array:
     if not is_test.any():
         is_test[-1] = True
     if is_test.all():
-        raise ValueError(f"{path} holds {number} rows, too few to keep a share of {share:g} for testing")
+        raise ValueError(
+            f"{path} has {number} row{'s' * (number > 1)}, too few to keep a share of {share:.3g} for testing"
+        )
     return is_test
 
 
