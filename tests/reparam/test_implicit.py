@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import ClassVar
 
 import mpmath as mp
 import numpy as np
@@ -668,3 +669,64 @@ def test_more_bad_input():
 
     with pytest.raises(NotImplementedError, match="Endless must define support"):
         implicit_gradient(Endless(validate_args=False), double(0.1))
+
+
+class Power(td.Distribution):
+    """k yᵏ⁻¹ on [a, a + 1], y = z − a, or its mirror image; known by its density alone."""
+
+    arg_constraints: ClassVar = {}
+
+    def __init__(self, k, a, turned):
+        self.k, self.a, self.turned = k, a, turned
+        super().__init__(k.shape, validate_args=False)
+
+    @property
+    def support(self):
+        return constraints.interval(self.a, self.a + 1)
+
+    def log_prob(self, z):
+        y = z - self.a
+        return self.k.log() + (self.k - 1) * (1 - y if self.turned else y).log()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("place", [0.0, 1e4, -1e6, 1e6, 1e9])
+def test_a_narrow_support_far_from_0(place, turned):
+    """F = yᵏ: dy/dk = −y log y / k, wherever the interval lies; z itself is a number of float64."""
+    (k,) = leaves(3.0)
+    z = double(place + 0.8)
+    y = float(z) - place
+    (got,) = torch.autograd.grad(implicit_gradient(Power(k, place, turned), z), k)
+    exact = (1 - y) * math.log(1 - y) / 3 if turned else -y * math.log(y) / 3
+    assert relative(got, exact) < (1e-8 if place == 1e9 else 1e-9)
+
+
+@pytest.mark.parametrize("place", [1e3, 1e6, 1e9])
+def test_a_narrow_density_far_from_0(place):
+    """A normal on the line and a gamma on the half-line that are known by their densities alone."""
+
+    class Plain(td.Distribution):
+        arg_constraints: ClassVar = {}
+        support = constraints.real
+
+        def __init__(self, loc, scale):
+            self.loc, self.scale = loc, scale
+            super().__init__(loc.shape, validate_args=False)
+
+        def log_prob(self, z):
+            return -(((z - self.loc) / self.scale) ** 2) / 2 - self.scale.log() - math.log(2 * math.pi) / 2
+
+    class Shifted(Plain):
+        support = property(lambda self: constraints.greater_than(self.loc))
+
+        def log_prob(self, z):
+            y = z - self.loc
+            return y.log() - y / self.scale - 2 * self.scale.log()
+
+    z = double(place + 0.7)
+    y = float(z) - place
+    loc, scale = leaves(place, 1.0)
+    got = torch.autograd.grad(implicit_gradient(Plain(loc, scale), z), [loc, scale])
+    assert relative(got[0], 1.0) < 1e-11 and relative(got[1], y) < 1e-11
+    got = torch.autograd.grad(implicit_gradient(Shifted(loc.detach(), scale), z), scale)
+    assert relative(got[0], y) < 1e-7 * max(1.0, place / 1e9) + 1e-9

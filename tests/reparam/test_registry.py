@@ -303,3 +303,16 @@ def test_transforms_of_a_dirichlet_have_draws_but_no_map():
             _ = r.noise
         with pytest.raises(NotImplementedError, match="via='composition' has both"):
             r.g(torch.ones(3))
+
+
+def test_nothing_is_promised_of_what_draws_cannot_be_moved():
+    """Discrete variables and transforms that are not one-to-one, inside of transforms and mixtures too."""
+    two, none = torch.ones(2), td.AffineTransform(0.0, 2.0)
+    doubled = td.TransformedDistribution(td.Poisson(two), [none])
+    folded = td.TransformedDistribution(td.Normal(two, two), [td.AbsTransform()])
+    assert families(doubled) == () and families(folded) == ("composition",)
+    for part in (doubled, folded):
+        mixture = td.MixtureSameFamily(td.Categorical(two), part)
+        assert families(mixture) == ()
+        with pytest.raises(NotImplementedError, match="no reparameterization of MixtureSameFamily"):
+            reparameterize(mixture)

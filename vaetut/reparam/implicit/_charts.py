@@ -26,7 +26,10 @@ TINY = math.log(torch.finfo(torch.float64).tiny)
 ULP = torch.finfo(torch.float64).eps
 # Nearer than this (as a fraction of it) to an end of the support other than 0, rounding has lost half the digits of the
 # distance from the end. There a power law is used, which is accurate to as many digits.
+# Where the density is compensated, the error is the square of what is lost, so the density is followed to within a few
+# units in the last place.
 ROOM = math.sqrt(ULP)
+NARROW = 1e3  # a density so many widths from 0 is evaluated with what rounding takes from its argument
 
 
 class Chart(NamedTuple):
@@ -90,7 +93,7 @@ def chart_of(q: Distribution, z: Tensor) -> Chart:
     if lower is not None and upper is not None:
         return _interval(q.log_prob, lower, upper)
     if lower is not None or upper is not None:
-        return _half_line(q.log_prob, lower, upper)
+        return _half_line(q.log_prob, lower, upper, z)
     return _line(q.log_prob, z)
 
 
@@ -98,7 +101,7 @@ def _finite_end(end: Any, z: Tensor, q: Distribution) -> Tensor | None:
     """The end of a support, None where it is at infinity."""
     if end is None:
         return None
-    end = torch.as_tensor(end).to(z).expand_as(z[0])
+    end = torch.as_tensor(end, dtype=z.dtype, device=z.device).expand_as(z[0])
     if any_true(end.isinf()):
         if any_true(~end.isinf()):
             raise NotImplementedError(
@@ -106,6 +109,39 @@ def _finite_end(end: Any, z: Tensor, q: Distribution) -> Tensor | None:
             )
         return None
     return end
+
+
+Place = Callable[[Tensor, Tensor], Tensor]  # the log-density at an origin plus a distance from it
+
+
+def _exactly(log_prob: LogDensity, origin: Tensor, width: Tensor) -> tuple[Place, float]:
+    """log p(origin + d), and how near to the origin: by the rounded sum, or compensated if p is narrow for its place.
+
+    The sum is rounded to the spacing of the numbers about the origin, beside which d may be small: 1e6 + 0.1 has lost
+    1e-10. What has been lost is known exactly, and log p is continued over it by its slope.
+    """
+
+    def plain(origin: Tensor, d: Tensor) -> Tensor:
+        return log_prob(origin + d)
+
+    def compensated(origin: Tensor, d: Tensor) -> Tensor:
+        again = torch.is_grad_enabled()
+        with torch.enable_grad():
+            z = origin + d
+            lost = (d - (z - origin)).detach()
+            z = z if z.requires_grad else z.requires_grad_()
+            value = log_prob(z)
+            (slope,) = (
+                torch.autograd.grad(value.sum(), z, create_graph=again, allow_unused=True)
+                if value.requires_grad
+                else (None,)
+            )
+            if slope is not None:
+                value = value + torch.where(slope.detach().isfinite(), slope, 0.0) * lost
+        return value if again else value.detach()
+
+    far = any_true(origin.detach().abs() > NARROW * width.detach())
+    return (compensated, 16 * ULP) if far else (plain, ROOM)
 
 
 def _line(log_prob: LogDensity, z: Tensor) -> Chart:
@@ -128,8 +164,10 @@ def _line(log_prob: LogDensity, z: Tensor) -> Chart:
             m = torch.where(log_prob(middle) > at_m, middle, m)
         s = (left + right) / 2
 
+    place, _ = _exactly(log_prob, m, s)
+
     def log_density(x: Tensor) -> Tensor:
-        return log_prob(m + s * x.sinh()) + (s / 2).log() + x.abs() + torch.log1p(torch.exp(-2 * x.abs()))
+        return place(m, s * x.sinh()) + (s / 2).log() + x.abs() + torch.log1p(torch.exp(-2 * x.abs()))
 
     # Up to e^300, whose square is finite.
     return Chart(
@@ -141,20 +179,21 @@ def _line(log_prob: LogDensity, z: Tensor) -> Chart:
     )
 
 
-def _half_line(log_prob: LogDensity, lower: Tensor | None, upper: Tensor | None) -> Chart:
+def _half_line(log_prob: LogDensity, lower: Tensor | None, upper: Tensor | None, z: Tensor) -> Chart:
     """z = lower + e^x or z = upper − e^x."""
     sign, end = (1.0, lower) if lower is not None else (-1.0, upper)
     assert end is not None
+    place, room = _exactly(log_prob, end, (z - end).detach().abs().amin(0))
 
     def log_density(x: Tensor) -> Tensor:
-        return log_prob(end + sign * x.exp()) + x
+        return place(end, sign * x.exp()) + x
 
     low, high = _reach_of(log_density, end)
     return Chart(
         lambda z: torch.maximum(_log_positive(sign * (z - end)), (ULP / 4 * end.detach().abs()).log()),
         lambda x: end + sign * x.exp(),
         log_density,
-        torch.maximum(low, (ROOM * end.detach().abs()).log()),
+        torch.maximum(low, (room * end.detach().abs()).log()),
         high,
         lambda *masses: masses if sign > 0 else masses[::-1],
     )
@@ -167,8 +206,13 @@ def _interval(log_prob: LogDensity, lower: Tensor, upper: Tensor) -> Chart:
     def to_z(x: Tensor) -> Tensor:  # from the nearer end
         return torch.where(x < 0, lower + width * x.sigmoid(), upper - width * (-x).sigmoid())
 
+    place, room = _exactly(log_prob, torch.maximum(lower.abs(), upper.abs()), width)
+
     def log_density(x: Tensor) -> Tensor:
-        return log_prob(to_z(x)) + width.log() + logsigmoid(x) + logsigmoid(-x)
+        left = x < 0
+        distance = torch.where(left, width * x.sigmoid(), -width * (-x).sigmoid())
+        at = place(torch.where(left, lower, upper), distance)
+        return at + width.log() + logsigmoid(x) + logsigmoid(-x)
 
     def nearest(relative: float) -> tuple[Tensor, Tensor]:
         low, high = ((relative * (end / width).detach().abs()).log() for end in (lower, upper))
@@ -179,8 +223,8 @@ def _interval(log_prob: LogDensity, lower: Tensor, upper: Tensor) -> Chart:
         lambda z: ((z - lower) / (upper - z)).log().clamp(*nearest(ULP / 4)),
         to_z,
         log_density,
-        torch.maximum(low, nearest(ROOM)[0]),
-        torch.minimum(high, nearest(ROOM)[1]),
+        torch.maximum(low, nearest(room)[0]),
+        torch.minimum(high, nearest(room)[1]),
     )
 
 

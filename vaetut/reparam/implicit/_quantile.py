@@ -54,10 +54,12 @@ def _is_univariate(q: Any) -> bool:
     """Whether q, a distribution or a class, is continuous and has one coordinate."""
     try:
         support = q.support
-        if isinstance(q, Distribution) and q.event_shape:
-            return is_vector_mixture(q)
+        if isinstance(q, Distribution):
+            if q.event_shape:
+                return is_vector_mixture(q)
+            univariate(q)
         return bool(not support.is_discrete and support.event_dim == 0)
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError, ValueError):
         return False
 
 
@@ -118,7 +120,8 @@ def quantile(q: Distribution, u: Tensor) -> Tensor:
     If the package has a closed form or the gamma's quantile, that is used; otherwise the root of the log odds of F is
     found by Newton's method inside a bracket, with F from `_cdf` or by quadrature (`_charts`). Computed in float64.
     """
-    return _quantile(with_tensors(q, Tensor.double), u.double()).to(u.dtype)
+    z = _quantile(with_tensors(q, Tensor.double), u.double()).to(u.dtype)
+    return torch.where(u.isnan(), math.nan, z)
 
 
 def _quantile(q: Any, u: Tensor) -> Tensor:

@@ -213,11 +213,25 @@ def univariate(q: Any) -> Any:
         raise NotImplementedError(
             f"implicit gradients are for univariate q and for Dirichlet, got {name}: {hint}"
         )
-    if is_transformed(q) and not all(transform.bijective for transform in q.transforms):
-        raise NotImplementedError(
-            f"q has a transform that is not one-to-one, in {q.transforms}; use q.rsample()"
-        )
+    part = q
+    while isinstance(part, MixtureSameFamily | Independent) or is_transformed(part):
+        if is_transformed(part) and not all(transform.bijective for transform in part.transforms):
+            raise NotImplementedError(
+                f"q has a transform that is not one-to-one, in {part.transforms}; use q.rsample()"
+            )
+        part = part.component_distribution if isinstance(part, MixtureSameFamily) else part.base_dist
+    if part is not q:
+        _check_base(part, name)
     return q
+
+
+def _check_base(part: Any, name: str) -> None:
+    """Raise if what a transform or a mixture is made of is discrete: torch calls the support of 2 · Poisson "real"."""
+    if part.support.is_discrete:
+        raise ValueError(
+            f"q must be continuous, got {name} of {type(part).__name__}: its draws jump when φ moves and have no "
+            "gradient; use vaetut.score_function"
+        )
 
 
 def differentiable(base: Distribution, z: Tensor, u: Tensor | None = None) -> Tensor:
