@@ -16,7 +16,7 @@ unexport PYTHONPATH MPLBACKEND
 
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf test lint quick outputs notebooks mutants lower colab bench experiments format lock clean env
+.PHONY: help book pdf test lint quick outputs notebooks mutants lower colab lab bench experiments format lock clean env
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 help: ## show this list
@@ -58,6 +58,10 @@ lower: env ## run the package's tests at the lower bounds of pyproject.toml (som
 colab: env ## run every notebook with Colab's versions, from elsewhere (some gigabytes the first time)
 	@$(BIN)/python tools/other_versions.py colab
 
+lab: env ## open chapters 0, 2 and 11 in JupyterLab 4, and in Notebook 6.5 if make colab has built it
+	@$(BIN)/python tools/other_versions.py lab
+	@$(BIN)/python -m pytest -q -rs tests/book/test_jupyter.py
+
 notebooks: env ## execute the notebooks in place (one of them: make notebooks ONLY=book/02-variational-lower-bound.ipynb)
 	@$(BIN)/python tools/notebooks.py $(ONLY)
 
@@ -65,9 +69,9 @@ bench: env ## speed beside torch and other packages, side by side in one run, as
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 experiments: env ## repeat the paper's experiments for chapter 12 (about an hour on two cores; can be stopped and continued)
-	@$(BIN)/python -m vaetut.experiments all --jobs $(JOBS) --results book/results --state _build/experiments
-	@$(BIN)/python -m vaetut.experiments.mnist paper --results book/results --runs _build/mnist
-	@$(BIN)/python -m vaetut.experiments.full_vb --results book/results
+	@$(BIN)/python -m vaetut.experiments all --jobs $(JOBS) --results vaetut/experiments/results --state _build/experiments
+	@$(BIN)/python -m vaetut.experiments.mnist paper --results vaetut/experiments/results --runs _build/mnist
+	@$(BIN)/python -m vaetut.experiments.full_vb --results vaetut/experiments/results
 
 format: env ## format the Python files and sort their imports
 	@$(BIN)/ruff check --fix .

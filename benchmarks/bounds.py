@@ -1,4 +1,4 @@
-"""What a bound costs: against the number of draws, one gradient estimator beside another, and in memory.
+"""The cost of a bound: time against the number of draws, time of each gradient estimator, and memory.
 
     python benchmarks/bounds.py [--quick]
 

@@ -1,9 +1,9 @@
-"""How long vaetut's distributions take, next to the same distribution from torch.
+"""The time of vaetut's distributions, compared with the same distribution from torch.
 
     python benchmarks/distributions.py [rounds]
 
 Both run in one process, in interleaved rounds; the ratio is the median over the rounds of (vaetut's time / torch's
-time), so that a slow spell of the machine meets both. Below 1 vaetut is faster. Where torch has no such class, its
+time), so that both run under the same conditions. Below 1 vaetut is faster. Where torch has no such class, its
 side is the chain of transforms, or the special case of another class, that a user would write.
 """
 

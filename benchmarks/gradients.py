@@ -1,4 +1,4 @@
-"""Estimators of a gradient: what a step costs beside pathwise, and what measuring one costs beside a plain loop.
+"""Gradient estimators: the time of a step relative to pathwise, and of measuring one relative to a plain loop.
 
     python benchmarks/gradients.py [--rounds 15] [--dtype float64]
 

@@ -1,4 +1,4 @@
-"""Implicit gradients: how exact they are, and what they cost, beside torch's own.
+"""Implicit gradients: their accuracy and their cost, compared with torch's own.
 
     python benchmarks/implicit.py [--quick] [--peer]
 

@@ -2,7 +2,7 @@
 
     python benchmarks/reparam.py [--rounds 31] [--dtype float64] [--only Cauchy Gumbel]
 
-Rounds of the two alternate in one process, so that both meet the same state of the machine. What is shown is the
+Rounds of the two alternate in one process, so that both run under the same conditions. The table shows the
 median of the ratios, round by round, ours / torch's: below 1 is faster than torch; in brackets our time in
 microseconds. "sample" is one draw with the graph of its gradient, `reparameterize` included; "and backward" adds the
 backward pass of the sum. Processor time of one thread.
@@ -77,7 +77,7 @@ CASES: list[tuple[Make, Make, list[Draw]]] = [
 
 
 def draw_once(q: td.Distribution, values: list[Tensor], ours: bool) -> Callable[[], object]:
-    """Draw from a distribution that is there."""
+    """Draw from an existing distribution."""
     return (lambda: reparameterize(q).rsample()) if ours else (lambda: q.rsample())
 
 

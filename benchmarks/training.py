@@ -4,15 +4,15 @@
                                    [--threads 2] [--only pytorch-examples pyro] [--skip costs]
 
 The same VAE everywhere: 784-500-20, one hidden layer of tanh, Bernoulli likelihood of black and white pixels, one
-sample, batches of 100, Adam at 0.001; each package in the way that its own examples use it. Every peer lives in a
-process of its own, limited to as many cores as there are threads, and they take turns, an epoch of 10,000 images each,
-round after round: all meet the same state of the machine. What is shown is the median of the paired ratios, the peer's
-time over ours, with the 10th and the 90th percentile; above 1 we are faster. With one thread it is processor time. All
-have done the same number of steps when their bound on 1,000 test images is taken, in the same way: speed that costs
-quality shows.
+sample, batches of 100, Adam at 0.001; each package in the way that its own examples use it. Every peer runs in
+its own process, limited to as many cores as there are threads, and they take turns, an epoch of 10,000 images each,
+round after round, so that all run under the same conditions. The table shows the median of the paired ratios, the
+peer's time over ours, with the 10th and the 90th percentile; above 1 vaetut is faster. With one thread it is processor
+time. After the same number of steps the bound on 1,000 test images is computed in the same way for all, so a loss of
+quality would be seen.
 
 pythae and numpyro get environments of their own below _build/, from the package index, at the first run. A peer that
-cannot be had is named and left out.
+cannot be installed is named and left out.
 """
 
 import argparse
@@ -54,11 +54,11 @@ TEST_IMAGES = 1_000
 
 
 class Missing(Exception):
-    """A peer that cannot be had here, and why."""
+    """A peer that cannot be run here, and the reason."""
 
 
 class Peer:
-    """A process that trains an epoch whenever it is asked to."""
+    """A process that trains one epoch on each request."""
 
     def __init__(self, command: list[str], extra_path: str, settings: dict[str, Any], folder: Path) -> None:
         folder.mkdir()
@@ -92,7 +92,7 @@ class Peer:
         except (OSError, ValueError):
             self.process.wait()
             self.errors.seek(0)
-            lines = self.errors.read().strip().splitlines() or ["it stopped without a word"]
+            lines = self.errors.read().strip().splitlines() or ["it stopped without a message"]
             raise Missing(lines[-1]) from None
 
     def close(self) -> None:
@@ -203,12 +203,12 @@ def compare(
 
 
 def images() -> tuple[torch.Tensor, torch.Tensor]:
-    """MNIST where it can be had, else noise of its size, which costs the same."""
+    """MNIST if it is available, otherwise noise of the same size, which takes the same time."""
     try:
         data = vaetut.load("mnist")
         return data.train, data.test
     except FileNotFoundError:
-        print("MNIST cannot be had: images of noise instead, so their bounds mean nothing\n")
+        print("MNIST is not available: images of noise are used, so the bounds are meaningless\n")
         torch.manual_seed(0)
         return torch.rand(60_000, 784), torch.rand(10_000, 784)
 
@@ -314,9 +314,7 @@ def main() -> None:
     parser.add_argument(
         "--skip", nargs="*", default=[], choices=["peers", "costs"], help="one of the two tables"
     )
-    parser.add_argument(
-        "--device", default="cpu", help="cpu or cuda; the table of costs is for the CPU alone"
-    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; the table of costs is for the CPU only")
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[100], metavar="M")
     parser.add_argument("--images", type=int, default=10_000, help="in an epoch")
     parser.add_argument("--json", type=Path, help="a file for the tables")

@@ -1,22 +1,22 @@
-"""One step of training, and how close it comes to the kernels that it is made of.
+"""The time of one step of training, compared with the kernels that it consists of.
 
     python benchmarks/training_floor.py [--rounds 41] [--threads 2] [--batch-size 100] [--hidden-dim 500]
 
 Five ways to take steps with a 784-H-20 VAE and a Bernoulli likelihood, on black and white pixels drawn anew for each
 batch, with Adam:
 
-* products: the matrix products of a forward and a backward pass alone, back to back;
-* floor: the kernels that no step can do without, back to back on tensors that are there: products, gather,
+* products: only the matrix products of a forward and a backward pass, one after another;
+* floor: the kernels that every step needs, one after another on existing tensors: products, gather,
   likelihood and its gradient, noise, fused Adam. No autograd, no activations, no biases, no divergence;
 * eager, compiled: the step of `vaetut.train`, without and with ``compile=True``;
 * examples: a loop in the manner of pytorch/examples' VAE: DataLoader, Sigmoid and BCE, closed-form divergence,
   Adam with its defaults, ``loss.item()``. It gets the same network, the same draws of pixels and the same batches.
 
 Rounds of all five alternate in one process, each in a new order. What is shown is the median of the ratios of times,
-round by round, floor / ours and examples / ours: above 1 is faster; with the 10th and 90th percentile. Of one thread
-it is processor time, in which what else runs on the machine does not count; of several, time on the clock. Each loop's
-bound on the test images, at the end, says that no speed hides a loss of quality; MNIST where `vaetut.load` finds it
-without a network, else noise of the same shape.
+round by round, floor / ours and examples / ours: above 1 is faster; with the 10th and 90th percentile. With one thread
+it is processor time, which other programs hardly affect; with several, wall-clock time. The bound of each loop on the
+test images, at the end, would show a loss of quality. The data are MNIST if `vaetut.load` finds it without a network,
+otherwise noise of the same shape.
 """
 
 import argparse

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch.distributions import Distribution
 
+from vaetut.models import VAE
+
 matplotlib.use("agg")
 SLOW = set((Path(__file__).parent / "slow.txt").read_text().split("\n\n", 1)[1].split())
 
@@ -41,3 +43,22 @@ def same_start():
     torch.set_default_dtype(torch.float32)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def stop_in_step(monkeypatch):
+    """A function of a step's number: Ctrl-C when x is encoded for the training step after it."""
+
+    def stop(step):
+        encode, taken = VAE.encode, 0
+
+        def counted(self, x):
+            nonlocal taken
+            taken += torch.is_grad_enabled()
+            if taken > step:
+                raise KeyboardInterrupt
+            return encode(self, x)
+
+        monkeypatch.setattr(VAE, "encode", counted)
+
+    return stop

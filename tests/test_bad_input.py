@@ -76,7 +76,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     # models, aevb
     "a hidden layer of nothing": (lambda: vaetut.VAE(3, 2, (7, 0)), ValueError, r"hidden_dim\[1\] must be at least 1, got 0"),
     "a hidden layer of 7.0": (lambda: vaetut.VAE(3, 2, 7.0), TypeError, "hidden_dim must be an int or a tuple of ints.*7.0"),
-    "resume from nowhere": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, resume=True), ValueError, "resume=True must come with checkpoint"),
+    "resume from nowhere": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, resume=True), ValueError, "resume=True requires checkpoint"),
     "a checkpoint that is there": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, checkpoint=__file__), FileExistsError, "test_bad_input.py"),
     "low precision": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, precision="low"), ValueError, "precision must be one of 'highest', 'high', 'medium', got 'low'"),
     "compile by number": (lambda: vaetut.train(vaetut.VAE(3, 2, 4), X, epochs=1, compile=1), TypeError, "compile must be True or False"),
@@ -155,7 +155,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no chunks": (lambda: vaetut.log_evidence(gaussian(), Q, X, 10, chunk_size=0), ValueError, "chunk_size must be at least 1"),
     # data
     "unknown data": (lambda: vaetut.load("mnits"), ValueError, "'digits', 'mnist', 'fashion-mnist', got 'mnits'; did you mean 'mnist'"),
-    "grey above one": (lambda: vaetut.binarize(torch.full((2, 2), 1.5)), ValueError, r"\[0, 1\]"),
+    "gray above one": (lambda: vaetut.binarize(torch.full((2, 2), 1.5)), ValueError, r"\[0, 1\]"),
     "nan pixels": (lambda: vaetut.binarize(torch.full((2, 2), NAN)), ValueError, "x must"),
     "unknown binarization": (lambda: vaetut.binarize(ZEROS(2, 2), how="treshold"), ValueError, "'dynamic', 'threshold', got 'treshold'"),
     # verify
@@ -178,8 +178,8 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "axis of one value": (lambda: explore(figure, alt="A figure.", a=[1]), ValueError, "a must have at least two values"),
     "axis with nan": (lambda: explore(figure, alt="A figure.", a=[1.0, NAN]), ValueError, "a must hold finite values"),
     "too many frames": (lambda: explore(figure, alt="A figure.", a=range(30), b=range(30)), ValueError, "30 x 30 = 900"),
-    "no alt text": (lambda: explore(figure, alt="  ", a=[1, 2]), ValueError, "alt must say what is to be seen"),
-    "alt of another axis": (lambda: explore(figure, alt="Mean {mean}.", a=[1, 2]), ValueError, "{mean} is none of the axes"),
+    "no alt text": (lambda: explore(figure, alt="  ", a=[1, 2]), ValueError, "alt must describe the picture"),
+    "alt of another axis": (lambda: explore(figure, alt="Mean {mean}.", a=[1, 2]), ValueError, "{mean} is not one of the axes"),
     "start off the axis": (lambda: explore(figure, alt="A figure.", start={"a": 3}, a=[1, 2]), ValueError, "start must be on its axis"),
     "draw returns nothing": (lambda: explore(lambda a: None, alt="A figure.", a=[1, 2]), TypeError, "draw must return"),
     # plots

@@ -5,24 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from exact_cases import DOUBLE, X, d, linear_gaussian
 from scipy import integrate as scipy_integrate
 from scipy import stats
 from sklearn.decomposition import PCA
-from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, OneHotCategorical
 
 from vaetut import DiscreteMixture, LinearGaussian
 
-DOUBLE = torch.float64
-
-
-def d(value: object) -> Tensor:
-    return torch.as_tensor(value, dtype=DOUBLE)
-
 
 @pytest.fixture
 def model() -> LinearGaussian:
-    return LinearGaussian(d([[1.0, 0.2], [-0.5, 0.8], [0.3, 0.3]]), d([0.1, -0.2, 0.5]), 0.6)
+    return linear_gaussian()
 
 
 @pytest.fixture
@@ -34,14 +28,13 @@ def mixture() -> DiscreteMixture:
     )
 
 
-X3 = d([[0.4, -1.0, 0.3], [2.0, 0.1, -0.7]])
 X2 = d([[0.4, -1.0], [2.0, 0.1], [-3.0, 0.0]])
 
 
 def test_evidence_of_the_linear_gaussian_is_scipys(model):
     w = model.weight.numpy()
-    reference = stats.multivariate_normal(model.bias.numpy(), w @ w.T + 0.36 * np.eye(3)).logpdf(X3.numpy())
-    np.testing.assert_allclose(model.log_evidence(X3).numpy(), reference, rtol=1e-12)
+    reference = stats.multivariate_normal(model.bias.numpy(), w @ w.T + 0.36 * np.eye(3)).logpdf(X.numpy())
+    np.testing.assert_allclose(model.log_evidence(X).numpy(), reference, rtol=1e-12)
 
 
 def test_evidence_of_the_linear_gaussian_is_the_integral_over_z():
@@ -57,9 +50,9 @@ def test_evidence_of_the_linear_gaussian_is_the_integral_over_z():
 
 def test_bayes_rule_holds_at_any_z(model):
     z = torch.randn(5, 2, 2, dtype=DOUBLE)
-    posterior = model.posterior(X3).log_prob(z)
+    posterior = model.posterior(X).log_prob(z)
     torch.testing.assert_close(
-        posterior, model.log_joint(X3, z) - model.log_evidence(X3), rtol=1e-10, atol=1e-10
+        posterior, model.log_joint(X, z) - model.log_evidence(X), rtol=1e-10, atol=1e-10
     )
 
 
@@ -93,8 +86,8 @@ def test_expected_log_likelihood_of_the_linear_gaussian_by_gauss_hermite(model, 
     for a, wa in zip(nodes, weights, strict=True):
         for b, wb in zip(nodes, weights, strict=True):
             z = mean + factor @ d([a, b])
-            expected += wa * wb / (2 * math.pi) * model.likelihood(z).log_prob(X3)
-    torch.testing.assert_close(model.expected_log_likelihood(q, X3), expected, rtol=1e-11, atol=1e-11)
+            expected += wa * wb / (2 * math.pi) * model.likelihood(z).log_prob(X)
+    torch.testing.assert_close(model.expected_log_likelihood(q, X), expected, rtol=1e-11, atol=1e-11)
 
 
 def test_expected_log_likelihood_of_the_mixture_is_a_sum(mixture):
@@ -104,7 +97,7 @@ def test_expected_log_likelihood_of_the_mixture_is_a_sum(mixture):
 
 
 def test_the_bound_is_tight_at_the_posterior_and_only_there(model, mixture):
-    for m, x in ((model, X3), (mixture, X2)):
+    for m, x in ((model, X), (mixture, X2)):
         torch.testing.assert_close(m.elbo(m.posterior(x), x), m.log_evidence(x), rtol=1e-10, atol=1e-10)
         assert (m.elbo(m.prior.expand(x.shape[:1]), x) < m.log_evidence(x) - 1e-2).all()
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from exact_cases import DOUBLE, d
 from scipy import integrate as scipy_integrate
 from torch import Tensor
 from torch.distributions import (
@@ -35,12 +36,6 @@ from vaetut import (
     monte_carlo_entropy,
     monte_carlo_kl,
 )
-
-DOUBLE = torch.float64
-
-
-def d(value: object) -> Tensor:
-    return torch.as_tensor(value, dtype=DOUBLE)
 
 
 def normal(loc: float, scale: float) -> Normal:

@@ -128,7 +128,7 @@ def test_autocast_keeps_the_densities():
     assert torch.allclose(q.mean, model.encode(x).mean, atol=0.02)
 
 
-def test_grey_bernoulli_is_torchs_where_torch_takes_the_value():
+def test_gray_bernoulli_is_torchs_where_torch_takes_the_value():
     """At 0 and 1 of any type, with logits or probs, in value and in both derivatives; it expands as its base does."""
     logits = (3 * torch.randn(4, 3, dtype=torch.float64)).requires_grad_()
     x = torch.rand(3) < 0.5
@@ -140,14 +140,14 @@ def test_grey_bernoulli_is_torchs_where_torch_takes_the_value():
         GrayBernoulli(logits=logits).expand((2, 4, 3)).log_prob(x.double()),
         Bernoulli(logits=logits).log_prob(x.double()).expand(2, 4, 3),
     )
-    grey = torch.rand(3, dtype=torch.float64)
+    gray = torch.rand(3, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda t: GrayBernoulli(logits=t).log_prob(grey), logits, check_forward_ad=True
+        lambda t: GrayBernoulli(logits=t).log_prob(gray), logits, check_forward_ad=True
     )
-    assert torch.autograd.gradgradcheck(lambda t: GrayBernoulli(logits=t).log_prob(grey), logits)
+    assert torch.autograd.gradgradcheck(lambda t: GrayBernoulli(logits=t).log_prob(gray), logits)
 
 
-def test_grey_pixels_are_the_mean_over_binarizations():
+def test_gray_pixels_are_the_mean_over_binarizations():
     model, z, x = make(data_dim=3), pixels(1, 2), pixels(1, 3)
     likelihood = model.likelihood(z)
     images = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3)

@@ -2,16 +2,10 @@
 
 import pytest
 import torch
-from torch import Tensor
+from exact_cases import DOUBLE, d
 from torch.distributions import Laplace, MultivariateNormal, Normal, OneHotCategorical
 
 from vaetut import expectation, integrate
-
-DOUBLE = torch.float64
-
-
-def d(value: object) -> Tensor:
-    return torch.as_tensor(value, dtype=DOUBLE)
 
 
 def test_integrate_is_exact_for_densities():

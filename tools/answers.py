@@ -1,6 +1,6 @@
 """Try answers to the exercises: each right one must pass its checker, each tempting wrong one must get its sentence.
 
-    python tools/answers.py 02       # each answer of chapter 2, with what came of it
+    python tools/answers.py 02       # each answer of chapter 2, with the outcome
 
 `tests/book/answers/NN-name.toml` holds them, a table for each checker of the chapter:
 
@@ -34,7 +34,7 @@ ANSWERS = ROOT / "tests" / "book" / "answers"
 
 
 class Tried(NamedTuple):
-    """What came of an answer; `problem` is empty where all is as it should be."""
+    """The outcome of an answer; `problem` is empty if it is as expected."""
 
     checker: str
     name: str
@@ -126,7 +126,7 @@ def main() -> int:
     bad = 0
     for chapter in found:
         for tried in outcomes_of(chapter):
-            print(f"{chapter.stem[:2]} {tried.checker}: {tried.name}: {tried.problem or 'as it should be'}")
+            print(f"{chapter.stem[:2]} {tried.checker}: {tried.name}: {tried.problem or 'as expected'}")
             bad += bool(tried.problem)
         for checker in sorted(set(checkers(chapter)) - set(read(chapter))):
             print(f"{chapter.stem[:2]} {checker} has no answers")

@@ -5,8 +5,8 @@
 
 No notebook is executed: the pages show the stored outputs, and `make outputs` (a part of `make test`) proves that
 they are those of the present code. The build says whether that was done since the last change, and every page says
-which code it was built with. Nothing happens when the book is newer than all that it is made from; otherwise the pages
-are made from nothing, so that no stale page and no stale warning survives.
+which code it was built with. If the book is newer than all of its sources, nothing is done; otherwise all pages
+are built again, so that no stale page and no stale warning remains.
 """
 
 import hashlib
@@ -49,7 +49,9 @@ def main() -> int:
         print(light_pages.table(BUILD / "html"))
         write_stamp("book", everything)
     if stamp("outputs") != outputs:
-        print("Its outputs are those stored in the notebooks. That this code gives them: make outputs")
+        print(
+            "Its outputs are those stored in the notebooks; make outputs checks that the present code produces them."
+        )
     print(f"The book is built. Open this page in a browser:\n{PAGE}")
     return 0
 

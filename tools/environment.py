@@ -1,4 +1,4 @@
-"""Make the environment .venv from requirements.lock. Does nothing, quickly, when it is as the lock says.
+"""Make the environment .venv from requirements.lock; if it already agrees with the lock, this does nothing.
 
 Runs under the user's own Python before anything is installed: standard library only, and old syntax, so that an
 old Python still gets as far as the message that says it is too old.
@@ -23,7 +23,7 @@ def main() -> None:
         hint = f"this machine has {newer[0]}: make book PYTHON={newer[0]}" if newer else "install a newer one"
         sys.exit(f"vaetut needs Python 3.11 or newer, and {sys.executable} is {version}; {hint}")
 
-    # An environment can't be moved, so where it stands counts too.
+    # An environment cannot be moved, so its path is part of the stamp.
     packages = f"{version} {ROOT} {digest('requirements.lock')}"
     wanted = f"{packages}\n{digest('pyproject.toml')} {digest('tools/environment.py')}\n"
     found = STAMP.read_text() if STAMP.exists() else ""

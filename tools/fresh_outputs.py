@@ -2,10 +2,10 @@
 
     PYTHONPATH=tools python -m pytest -p fresh_outputs --nbval book
 
-nbval executes every cell and compares the text that it puts out; it passes over pictures. Here the fresh ones, those
-inside of an explorer included, are compared with the stored ones. On one machine they agree to the byte. Another
-processor may round the edge of a line differently, so a few pixels may differ; what was moved, drawn in another color
-or left out is noticed. As with text, a cell tagged `nbval-ignore-output` is not compared.
+nbval executes every cell and compares the text that it puts out; it passes over pictures. Here the fresh ones are
+compared with the stored ones, and so are the drawings inside of an explorer. On one machine they agree to the byte.
+Another processor may round the edge of a line differently, so a few pixels or numbers may differ; what was moved,
+drawn in another color or left out is noticed. As with text, a cell tagged `nbval-ignore-output` is not compared.
 """
 
 import base64
@@ -26,6 +26,7 @@ LEVELS = 64
 SHARE = 1 / 1000
 SECONDS = 45  # of processor time of a notebook's kernel and of the processes that it started
 PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/\n]*={0,2}")
+DRAWINGS = re.compile(r"\n(\[.*\])\);\n</script>")  # the last line of an explorer's script
 
 
 def pictures(outputs: Iterable[Any]) -> list[bytes]:
@@ -53,13 +54,42 @@ def difference(fresh: bytes, stored: bytes) -> str:
     return f"{share:.2%} of the pixels differ" if share > SHARE else ""
 
 
+def drawings(outputs: Iterable[Any]) -> list[str]:
+    """What each explorer in a cell's outputs draws from."""
+    texts = [str(output["data"]["text/html"]) for output in outputs if "text/html" in output.get("data", {})]
+    found = [drawing for text in texts for drawing in DRAWINGS.findall(text)]
+    return [re.sub(r"[A-Za-z0-9+/]{40,}={0,2}", "", text) for text in found]  # without pictures and weights
+
+
+def other_drawing(fresh: str, stored: str) -> str:
+    """How two explorers' drawings differ, in words; empty if they show the same.
+
+    Numbers are whole tenths of a pixel, from one point to the next. A curve may have a few points more or less.
+    """
+    if fresh == stored:
+        return ""
+    lengths = [len(text) for text in (fresh, stored)]
+    if max(lengths) > 1.02 * min(lengths):
+        return f"{lengths[0]} letters, and {lengths[1]} are stored"
+    colors = [re.findall(r"#[0-9a-f]{6}\b", text) for text in (fresh, stored)]
+    if set(colors[0]) != set(colors[1]):
+        return "other colors"
+    new, old = (list(map(int, re.findall(r"-?\d+", text))) for text in (fresh, stored))
+    if len(new) == len(old):
+        share = (np.abs(np.subtract(new, old, dtype=float)) > 3).mean()
+        return f"{share:.2%} of the numbers differ" if share > SHARE else ""
+    return ""
+
+
 def stale_pictures(fresh: Iterable[Any], stored: Iterable[Any]) -> list[str]:
     """What is wrong with the stored pictures of a cell."""
     new, old = pictures(fresh), pictures(stored)
     if len(new) != len(old):
         return [f"{len(new)} pictures, and {len(old)} are stored"]
     differences = map(difference, new, old)
-    return [f"picture {i} of {len(new)}: {text}" for i, text in enumerate(differences, 1) if text]
+    wrong = [f"picture {i} of {len(new)}: {text}" for i, text in enumerate(differences, 1) if text]
+    changed = map(other_drawing, drawings(fresh), drawings(stored))
+    return wrong + [f"explorer {i}: {text}" for i, text in enumerate(changed, 1) if text]
 
 
 compare_text = IPyNbCell.compare_outputs

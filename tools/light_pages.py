@@ -8,6 +8,7 @@ suffice, and of some 2,000 icons the book shows twenty.
 
 import functools
 import gzip
+import io
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from PIL import Image
+
+import explorer_files
 
 FONTS = Path("_static/vendor/fontawesome/webfonts")
 THEME = Path("_static/styles/pydata-sphinx-theme.css")
@@ -26,13 +29,15 @@ FORMULA_FONTS = ("Main-Regular", "Main-Bold", "Math-Italic", "Size1-Regular", "S
 
 
 def lighten(site: Path) -> None:
-    """Take from a built site what no page needs."""
+    """Take from a built site what no page needs, and out of its pages what they need later."""
+    explorer_files.split(site)
     pages = sorted(site.rglob("*.html"))
     for page in pages:
         old = page.read_text(encoding="utf-8")
         new = sized_pictures(lighten_page(old), page.parent)
         if new != old:
             page.write_text(new, encoding="utf-8")
+    smaller_pictures(site)
     keep_used_icons(site, used_icons(site, pages))
     for pattern in ("*.map", "fontawesome.js*"):
         for path in (site / "_static").rglob(pattern):
@@ -53,6 +58,27 @@ def lighten_page(html: str) -> str:
         return f'<img loading="lazy" decoding="async"{match[1]}'
 
     return head + article + re.sub(r"<img(\s)", lazy, rest)
+
+
+def smaller_pictures(site: Path) -> None:
+    """Show each picture as lossless WebP: the same pixels in half of the bytes, or fewer."""
+    smaller: set[str] = set()
+    for path in sorted((site / "_images").glob("*.png")):
+        buffer = io.BytesIO()
+        with Image.open(path) as picture:
+            picture.save(buffer, "WEBP", lossless=True, method=2, quality=50, exact=True)
+        if buffer.tell() < path.stat().st_size:
+            path.with_suffix(".webp").write_bytes(buffer.getvalue())
+            smaller.add(path.name)
+    for page in site.rglob("*.html"):
+        old = page.read_text(encoding="utf-8")
+        new = re.sub(
+            r'(<img\b[^>]*\bsrc="[^":?#]*_images/)([^":?#/]+\.png)"',
+            lambda m: f'{m[1]}{m[2].removesuffix(".png")}.webp"' if m[2] in smaller else m[0],
+            old,
+        )
+        if new != old:
+            page.write_text(new, encoding="utf-8")
 
 
 def sized_pictures(html: str, folder: Path) -> str:
@@ -135,6 +161,12 @@ def weight(site: Path, page: Path) -> dict[str, int]:
     return found
 
 
+def later(site: Path, page: Path) -> int:
+    """The bytes of a page's explorers, gzipped, all of which it loads when a reader comes near."""
+    addresses = re.findall(r'data-load="([^"]+)"', page.read_text(encoding="utf-8"))
+    return sum(gzipped((page.parent / address).resolve()) for address in set(addresses))
+
+
 def loaded(site: Path, page: Path, html: str) -> Iterator[Path]:
     """The files that a page asks for as it is opened; lazy pictures are left out."""
     tags = re.findall(r"<(?:script|link|img)\b[^>]*>", html)
@@ -158,12 +190,12 @@ def gzipped(path: Path) -> int:
 
 
 def table(site: Path) -> str:
-    """What each page of the book weighs, in kilobytes."""
-    kinds = ("page", "styles", "scripts", "fonts", "pictures")
-    lines = [f"{'kB, gzipped':40}" + "".join(f"{kind:>10}" for kind in (*kinds, "together"))]
+    """What each page of the book weighs on a first visit, and what its explorers add later, in kilobytes."""
+    kinds = ("page", "styles", "scripts", "fonts", "pictures", "together", "explorers")
+    lines = [f"{'kB, gzipped':40}" + "".join(f"{kind:>10}" for kind in kinds)]
     for page in [site / "index.html", *sorted((site / "book").rglob("*.html"))]:
         found = weight(site, page)
-        numbers = [*found.values(), sum(found.values())]
+        numbers = [*found.values(), sum(found.values()), later(site, page)]
         lines.append(f"{page.stem[:40]:40}" + "".join(f"{n / 1000:10.0f}" for n in numbers))
     return "\n".join(lines)
 

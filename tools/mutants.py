@@ -5,7 +5,7 @@
 A mutant is the cell that verifies a label with one change: + for -, * for /, another power, a constant that is one
 more, two positional arguments exchanged, a minus or a call of log or exp left out, sum for mean and mean for sum. What
 raises anything is rejected. A survivor is a question: is the change the same mathematics (a mean that is divided out,
-a seed, the size of a grid), or does the check not look? The wrong versions in tests/book/wrong are chosen by hand.
+a seed, the size of a grid), or is the check too weak? The wrong versions in tests/book/wrong are chosen by hand.
 """
 
 import argparse
@@ -34,7 +34,7 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 }
 NAMES = {"sum": "mean", "mean": "sum", "min": "max", "max": "min", "argmin": "argmax", "argmax": "argmin"}
 DROPPED = {"log", "exp", "sqrt", "square", "abs", "mT"}
-# How exactly and how often to look is no part of the equation.
+# Tolerances and numbers of draws are not part of the equation.
 SETTINGS = {"tolerance", "standard_error", "num_samples", "seed", "generator", "dtype", "dim", "keepdim"}
 SECONDS = 20.0
 

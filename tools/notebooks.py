@@ -4,8 +4,8 @@
     python tools/notebooks.py book/02-variational-lower-bound.ipynb     # or these
     python tools/notebooks.py --counts                                  # none, only the counts
 
-Outputs and execution counts are made anew, and the file is brought into one form: readable cell ids, no metadata
-but what the book needs, no times, no paths. A notebook that fails is left as it was. At the end the counts of
+Outputs and execution counts are replaced, and the file is brought into a standard form: readable cell ids, no metadata
+except what the book needs, no times, no paths. A notebook that fails is left as it was. At the end the counts of
 equations and of their wrong versions in README.md and book/index.md are brought up to date.
 """
 

@@ -2,11 +2,13 @@
 
     python tools/other_versions.py lower    # the lower bounds of pyproject.toml, exactly: the package's tests
     python tools/other_versions.py colab    # Colab's versions, tools/colab.txt: every notebook, from elsewhere
+    python tools/other_versions.py lab      # JupyterLab 4: tests/book/test_jupyter.py opens chapters in it
 
-Each takes several gigabytes the first time where pip gets torch's CUDA build.
+The first two take several gigabytes the first time where pip gets torch's CUDA build; the last takes 240 MB.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 COLAB = ROOT / "tools" / "colab.txt"
 COLAB_PYTHON = "3.13"
+LAB = ["jupyterlab>=4.4,<5", "jupyterlab_widgets>=3,<4"]  # the second shows the widgets of ipywidgets 8
 # Programs that look at the sources or the pages; a test of the package imports none of them.
 PROGRAMS = {
     "jupyter-cache",
@@ -37,13 +40,15 @@ PROGRAMS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("which", choices=("lower", "colab", "notebooks"))
+    parser.add_argument("which", choices=("lower", "colab", "lab", "notebooks"))
     parser.add_argument(
         "paths", nargs="*", type=Path, help="with notebooks: those to run in this environment"
     )
     arguments = parser.parse_args()
     if arguments.which == "lower":
         return lower()
+    if arguments.which == "lab":
+        return lab()
     return colab() if arguments.which == "colab" else run_notebooks(arguments.paths)
 
 
@@ -104,6 +109,15 @@ def colab() -> int:
         kernels = {"JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         return subprocess.run(command, cwd=folder, env=clean | kernels).returncode
+
+
+def lab() -> int:
+    """JupyterLab in an environment of its own; its kernel is the Python that runs this, with the book's versions."""
+    python = environment("lab", f"{sys.version_info.major}.{sys.version_info.minor}", LAB)
+    kernel = Path(python).parents[1] / "share" / "jupyter" / "kernels" / "python3" / "kernel.json"
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
+    return 0
 
 
 def run_notebooks(paths: list[Path]) -> int:

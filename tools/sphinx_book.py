@@ -11,8 +11,15 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-import vaetut
+import reference
+import search
+import vaetut.cli
+from book_rules import CHANGELOG, release_of
 from build_book import code_digest
+
+# The notebook whose set-up cell installs the same release of the package, or main before the first release.
+RELEASE = release_of(CHANGELOG.read_text(encoding="utf-8")).removeprefix("@") or "main"
+COLAB_OF = f"github/{vaetut.cli.REPOSITORY.removeprefix('https://github.com/')}/blob/{RELEASE}/{{page}}.ipynb"
 
 
 def to_restructured_text(line: str) -> str:
@@ -31,6 +38,11 @@ def process_docstring(
     _app: Sphinx, what: str, _name: str, _obj: object, _options: object, lines: list[str]
 ) -> None:
     """Translate a docstring in place, except for its examples."""
+    if len(lines) < 3 and lines[0].startswith(
+        "Alias for field number"
+    ):  # what Python writes for a named tuple
+        lines.clear()
+        return
     for i, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
             lines[i] = to_restructured_text(line)
@@ -71,9 +83,56 @@ def name_folds(_app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = json.dumps(notebook)
 
 
+def finish_reference(
+    app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: object
+) -> None:
+    """Put the index of names and the tables of maps into the reference, and make the signatures' HTML valid."""
+    body = reference.valid_signatures(context.get("body", ""))
+    body = reference.MAPS.sub(lambda found: reference.maps(found[1]), body)
+    if page == "book/api":
+        objects = app.env.domaindata["py"]["objects"]
+        names = [
+            reference.Name(full, entry.objtype, entry.docname, entry.node_id)
+            for full, entry in objects.items()
+            if not entry.aliased
+        ]
+        body = body.replace(reference.PLACE, reference.index(names, "book/"))
+    context["body"] = body
+
+
+def set_scorer(_app: Sphinx, config: Config) -> None:
+    """Let search order its results by a scorer of ours."""
+    config.html_search_scorer = str(search.SCORER)
+
+
+def open_in_colab(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Below the title of each chapter, and of its exercises, a link that opens the notebook in Colab."""
+    if not re.fullmatch(r"book/\d\d-[\w-]+", page):
+        return
+    notebook = json.loads(source[0])
+    address = f"https://colab.research.google.com/{COLAB_OF.format(page=page)}"
+    link = f'<a class="vaetut-colab" href="{address}">Open in Colab</a>'
+    titles = {
+        r"# .+": f"{link} <span>All cells together run in less than a minute on a CPU. No GPU is needed.</span>",
+        r"## Exercises": f"{link} <span>Write your answers there, and let the checks try them.</span>",
+    }
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            for title, line in titles.items():
+                added = rf'\g<0>\n\n<p class="vaetut-run">{line}</p>'
+                text = re.sub(rf"\A{title}$", added, text, count=1, flags=re.M)
+            cell["source"] = text
+    source[0] = json.dumps(notebook)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_search_language(search.BookSearch)
     app.connect("config-inited", name_the_code)
+    app.connect("config-inited", set_scorer)
     app.connect("autodoc-process-docstring", process_docstring, priority=100)  # before napoleon
     app.connect("source-read", name_folds)
+    app.connect("source-read", open_in_colab)
     app.connect("html-page-context", drop_thebe)
+    app.connect("html-page-context", finish_reference)
     return {"parallel_read_safe": True}

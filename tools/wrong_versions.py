@@ -1,7 +1,7 @@
 """Show that each check of the book can fail: `verify` must raise for every wrong version of its equation.
 
     python tools/wrong_versions.py          # every chapter
-    python tools/wrong_versions.py 02       # one of them, each version with what came of it
+    python tools/wrong_versions.py 02       # one of them, each version with its outcome
     python tools/wrong_versions.py 02 --json
 
 `tests/book/wrong/NN-name.toml` holds the wrong versions of the chapter `book/NN-name.ipynb`:
@@ -14,7 +14,7 @@ what stands in its place in the wrong version. A version is *rejected* if the ce
 this label. A cell that raises anything else is a mistake in the version, and no evidence that the check works.
 
 The cells of a chapter run in order, in one namespace. At a check the process forks once for each version: the child
-runs the changed cell and says what happened, and the parent goes on as if nothing had.
+runs the changed cell and says what happened, and the parent continues unchanged.
 """
 
 import argparse
@@ -58,7 +58,7 @@ Versions = dict[str, dict[str, tuple[str, str]]]  # label -> name -> old text, n
 
 
 class Outcome(NamedTuple):
-    """What came of one wrong version; `status` is 'rejected', or else says what is wrong with check or version."""
+    """The outcome of one wrong version; `status` is 'rejected', or says what is wrong with the check or the version."""
 
     label: str
     name: str

@@ -1,6 +1,6 @@
 """The method of the variational auto-encoder, in small functions on `torch.distributions` objects.
 
-Each chapter of the book has its code behind one door:
+The code of each chapter of the book is in one place:
 
 ==============================  ==================================================
 chapter (book/)                 module
@@ -22,11 +22,14 @@ chapter (book/)                 module
 14-field-guide-to-bugs          all
 ==============================  ==================================================
 
-The distributions that torch lacks (chapters 7 to 9) are in `vaetut.distributions`; what every chapter shows with,
-`verify`, `explore` and `plots`, is in `vaetut.teaching`, and the command line in `vaetut.cli`.
+The distributions that torch lacks (chapters 7 to 9) are in `vaetut.distributions`; what the chapters use to
+check and to draw, `verify`, `explore` and `plots`, is in `vaetut.teaching`, and the command line in `vaetut.cli`.
 The book: <https://github.com/vaetut/vaetut>.
 """
 
+from vaetut._support import interrupt  # first, since Ctrl-C may come while torch is imported
+
+# isort: split
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +74,9 @@ from vaetut.quadrature import expectation, integrate
 from vaetut.reparam import catalogue, families, register_reparameterization, reparameterize
 from vaetut.teaching.verify import VerificationError, verify
 
-if TYPE_CHECKING:  # type checkers and editors see them; at run time they load when first used
+interrupt.restore()
+
+if TYPE_CHECKING:  # for type checkers and editors; at run time they load when first used
     from vaetut.teaching import plots
     from vaetut.teaching.explore import Explorer, explore
 
@@ -130,7 +135,8 @@ __all__ = [
     "verify",
 ]
 
-# Matplotlib takes several times as long to import as all the mathematics: what needs it loads when first used.
+# Importing matplotlib takes several times as long as importing all the mathematics, so what needs it loads when
+# first used.
 _LAZY = {
     "Explorer": "vaetut.teaching.explore",
     "explore": "vaetut.teaching.explore",
@@ -145,7 +151,7 @@ if not TYPE_CHECKING:  # a type checker must go on reporting names that do not e
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module = import_module(_LAZY[name])
         found = module if name == "plots" else getattr(module, name)
-        globals()[name] = found  # from now on without this function
+        globals()[name] = found  # the next access does not call this function
         return found
 
 

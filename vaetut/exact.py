@@ -1,7 +1,7 @@
 r"""Two latent-variable models whose evidence and posterior are known exactly.
 
-Chapter 1, *Latent-variable models*. The book checks its equations against these: what holds in general holds in them,
-and in them every term can be computed.
+Chapter 1, *Latent-variable models*. The book checks its equations on these models: an equation that holds for every
+model must hold for them, and every term of it can be computed there.
 """
 
 from typing import Protocol, Self
@@ -22,7 +22,18 @@ from vaetut.information import as_multivariate_normal, is_exactly, kl_divergence
 
 
 class LatentVariableModel(Protocol):
-    """Anything with a prior p(z) and a likelihood p(x|z); `bounds` asks for no more."""
+    """Anything with a prior p(z) and a likelihood p(x|z); the bounds in `vaetut.bounds` need no more (chapter 1).
+
+    Example:
+        >>> class Scalar:
+        ...     prior = Independent(Normal(torch.zeros(1), torch.ones(1)), 1)
+        ...     def likelihood(self, z):
+        ...         return Independent(Normal(2 * z, 0.5), 1)
+        >>> from vaetut import sgvb_b
+        >>> model, x = Scalar(), torch.ones(4, 1)
+        >>> sgvb_b(model, model.prior.expand([4]), x).shape
+        torch.Size([4])
+    """
 
     @property
     def prior(self) -> Distribution:
@@ -144,8 +155,8 @@ class LinearGaussian:
             latent_dim: K, with ``1 <= K < data``.
 
         Raises:
-            ValueError: if ``latent_dim`` is out of range, or the data lie in K dimensions, so that
-                $\sigma^2 = 0$ and the likelihood has no maximum.
+            ValueError: if ``latent_dim`` is out of range, or the data lie in an affine subspace of at most K
+                dimensions, so that $\sigma^2 = 0$ and the likelihood has no maximum.
 
         Example:
             >>> x = torch.tensor([[0.0, 0.1], [1.0, 0.9], [2.0, 2.1], [3.0, 2.9]])
@@ -162,12 +173,12 @@ class LinearGaussian:
         mean = x.mean(0)
         _, singular, directions = torch.linalg.svd(x - mean, full_matrices=False)
         eigenvalues = singular.square() / len(x)
-        # fewer than dim eigenvalues come back when N < dim; the others are zero, and count in the mean
+        # when N < dim, svd returns fewer than dim eigenvalues; the missing ones are zero, and count in the mean
         noise = eigenvalues[latent_dim:].sum() / (dim - latent_dim)
         if not noise > eigenvalues[0] * torch.finfo(x.dtype).eps ** 2 * dim:
             raise ValueError(
                 f"x must spread over more than latent_dim = {latent_dim} dimensions: "
-                "with no variance left over the likelihood grows without bound"
+                "without any variance in the remaining directions the likelihood has no maximum"
             )
         weight = directions[:latent_dim].mT * (eigenvalues[:latent_dim] - noise).clamp_min(0).sqrt()
         largest = weight.gather(0, weight.abs().argmax(0, keepdim=True))
@@ -208,7 +219,7 @@ class DiscreteMixture:
         self.loc = _like(loc, "loc", logits, loc.shape)
         self.scale = _like(scale, "scale", logits, loc.shape)
         if any_true(scale <= 0):
-            raise ValueError(f"scale must be positive, its least value is {float(scale.min()):g}")
+            raise ValueError(f"scale must be positive, got values down to {float(scale.min()):g}")
 
     @property
     def prior(self) -> OneHotCategorical:
@@ -278,7 +289,7 @@ def _like(value: Tensor, name: str, reference: Tensor, shape: torch.Size) -> Ten
 
 
 def _data(x: Tensor, one: Tensor) -> Tensor:
-    """``x [..., data]`` of the model's dtype, ``one`` being a single datapoint's worth of its parameters."""
+    """``x [..., data]``, checked against ``one``, a parameter of the model of shape ``[data]``."""
     if float_tensor(x, "x").dtype != one.dtype:
         raise TypeError(f"x must have the model's dtype, {one.dtype}, got {x.dtype}")
     if x.dim() == 0 or x.shape[-1] != one.shape[-1]:

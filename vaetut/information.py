@@ -34,7 +34,16 @@ D = TypeVar("D", bound=Distribution)
 
 
 class Estimate(NamedTuple):
-    """A Monte Carlo estimate: ``value``, and the ``standard_error`` of that value (NaN for a single sample)."""
+    r"""A Monte Carlo estimate: ``value``, and the ``standard_error`` of that value (NaN for a single sample).
+
+    Both have the same shape and unit. The standard error is $\sqrt{\mathrm{Var}[f] / L}$ (``eq-standard-error``,
+    chapter 3), with the variance estimated from the L samples.
+
+    Example:
+        >>> value, standard_error = Estimate(torch.tensor(1.2), torch.tensor(0.1))
+        >>> value - 2 * standard_error, value + 2 * standard_error   # about 95 % of such intervals hold the expectation
+        (tensor(1.), tensor(1.4000))
+    """
 
     value: Tensor
     standard_error: Tensor
@@ -50,8 +59,8 @@ def entropy(q: Distribution) -> Tensor:
         Nats, shape ``q.batch_shape``. For a density it may be negative.
 
     Raises:
-        NotImplementedError: if torch knows no closed form for ``q``, or only that of the base of a class with a
-            ``log_prob`` of its own; `monte_carlo_entropy` always works.
+        NotImplementedError: if torch has no closed form for ``q``, or only one that belongs to a base class whose
+            ``log_prob`` the class of ``q`` replaces; `monte_carlo_entropy` needs ``sample`` and ``log_prob`` only.
 
     Example:
         >>> from torch.distributions import Normal
@@ -72,10 +81,11 @@ def entropy(q: Distribution) -> Tensor:
 def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
     r"""KL divergence $D_{\mathrm{KL}}(q \,\|\, p) = \mathbb E_{q(z)}[\log q(z) - \log p(z)]$ (``eq-kl``).
 
-    Never negative, and zero only where the two agree almost everywhere. It knows torch's registered pairs, those of
+    Never negative, and zero only if q and p are equal almost everywhere. It covers torch's registered pairs, those of
     `vaetut.distributions.kl`, and ``Independent(Normal)`` against ``MultivariateNormal`` in both orders. Discrete
-    pairs are computed from exact log-probabilities: ``inf`` only where p truly gives 0 to what q may draw. For a
-    diagonal Gaussian against the standard normal this is AEVB, appendix B (``eq-kl-standard-normal``).
+    pairs are computed from exact log-probabilities: ``inf`` only where p has probability exactly 0 for an outcome that
+    q can draw. For a diagonal Gaussian against the standard normal this is AEVB, appendix B
+    (``eq-kl-standard-normal``).
 
     Args:
         q: the distribution that the expectation is taken under.
@@ -85,9 +95,9 @@ def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
         Nats; the shape is the broadcast of both batch shapes.
 
     Raises:
-        NotImplementedError: if there is no closed form for the pair, as for mixtures, or if a closed form belongs to
-            the base of a class with a ``log_prob`` of its own; `monte_carlo_kl` always works, and gives the standard
-            error.
+        NotImplementedError: if there is no closed form for the pair, as for mixtures, or only one that belongs to a
+            base class whose ``log_prob`` is replaced; `monte_carlo_kl` estimates it, with a standard error, from
+            ``sample`` and ``log_prob``.
         ValueError: if the event shapes differ or the batch shapes do not broadcast.
 
     Example:
@@ -122,7 +132,7 @@ def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
 def cross_entropy(q: Distribution, p: Distribution) -> Tensor:
     r"""Cross entropy $H(q, p) = -\mathbb E_{q(z)}[\log p(z)]$ (``eq-cross-entropy``).
 
-    Straight from its definition for pairs of Gaussians (diagonal or full), categorical, Bernoulli and geometric
+    Computed from the definition for pairs of Gaussians (diagonal or full), categorical, Bernoulli and geometric
     distributions; for every other pair as $H(q) + D_{\mathrm{KL}}(q \,\|\, p)$ (``eq-cross-entropy-split``).
 
     Args:
@@ -130,11 +140,13 @@ def cross_entropy(q: Distribution, p: Distribution) -> Tensor:
         p: a distribution over the same events, whose log-probability is averaged.
 
     Returns:
-        Nats; the shape is the broadcast of both batch shapes; ``inf`` where q puts mass on what has a
-        probability of exactly 0 under p (a logit of −∞; not one of −110, which float32 only rounds to 0).
+        Nats; the shape is the broadcast of both batch shapes; ``inf`` where q puts mass on an outcome whose
+        probability under p is exactly 0 (a logit of −∞; a probability that float32 rounds to 0, as with a logit of
+        −110, is not zero).
 
     Raises:
-        NotImplementedError: if there is no closed form for the pair; `monte_carlo_cross_entropy` always works.
+        NotImplementedError: if there is no closed form for the pair; `monte_carlo_cross_entropy` estimates it
+            from ``q.sample`` and ``p.log_prob``.
         ValueError: if the event shapes differ or the batch shapes do not broadcast.
 
     Example:
@@ -163,7 +175,8 @@ def monte_carlo(f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int
     Uses ``q.rsample`` where q has it, so that the value can be differentiated in q's parameters. Where q has only
     ``sample``, as a mixture or a discrete q, the gradient in its parameters has the score-function term
     (``eq-grad-score``) with a leave-one-out baseline (``eq-grad-leave-one-out``): unbiased unless the support of q
-    moves with them, but with a far larger variance, as the values are multiplied by the scores of the whole batch.
+    depends on them, but with a far larger variance, as each value is multiplied by the score of the whole batch. (With
+    one sample there is no baseline.)
 
     Args:
         f: maps samples ``[num_samples, *q.batch_shape, *q.event_shape]`` to one value (of any shape) per sample.
@@ -171,7 +184,7 @@ def monte_carlo(f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int
         num_samples: L, at least 1; with 1 the standard error is NaN.
 
     Returns:
-        `Estimate` of the shape that f gives to one sample.
+        `Estimate` with the shape and the unit of f's value for one sample.
 
     Raises:
         ValueError: if ``num_samples < 1`` or f does not return one value per sample.
@@ -189,7 +202,7 @@ def monte_carlo(f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int
 def _monte_carlo(
     f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int, *, per_datapoint: bool = False
 ) -> Estimate:
-    """`monte_carlo`; ``per_datapoint``: each value depends on the draw of its own place in q's batch alone."""
+    """`monte_carlo`; with ``per_datapoint`` each value depends only on the draw at its own place in q's batch."""
     _check_distribution(q, "q")
     positive_int(num_samples, "num_samples")
     z = q.rsample((num_samples,)) if q.has_rsample else q.sample((num_samples,))
@@ -201,7 +214,7 @@ def _monte_carlo(
             f"f must return one value per sample, a shape that begins with num_samples = {num_samples}; "
             f"got {tuple(values.shape)} for samples of shape {tuple(z.shape)}"
         )
-    if not values.is_floating_point():  # an indicator, say
+    if not values.is_floating_point():  # an indicator, for example
         values = values.to(z.dtype if z.is_floating_point() else torch.get_default_dtype())
     mean = values.mean(0)
     if not q.has_rsample:
@@ -212,7 +225,7 @@ def _monte_carlo(
 
 
 def _score_term(values: Tensor, q: Distribution, z: Tensor, per_datapoint: bool) -> Tensor:
-    """0, with the gradient 1/L Σ (f_l − mean of the others) ∇ log q(z_l): what is missing where z has no gradient."""
+    """0, with the gradient 1/L Σ (f_l − mean of the others) ∇ log q(z_l), the term that is missing without rsample."""
     if not torch.is_grad_enabled():
         return torch.zeros_like(values[0])
     log_prob = q.log_prob(z)
@@ -227,9 +240,11 @@ def _score_term(values: Tensor, q: Distribution, z: Tensor, per_datapoint: bool)
 
 
 def monte_carlo_entropy(q: Distribution, num_samples: int) -> Estimate:
-    r"""Monte Carlo estimate of the entropy, $-\frac1L \sum_l \log q(z^{(l)})$ with $z^{(l)} \sim q$.
+    r"""Monte Carlo estimate of the entropy, $-\frac1L \sum_l \log q(z^{(l)})$ with $z^{(l)} \sim q$
+    (``eq-monte-carlo``).
 
-    Shapes, units and errors as `monte_carlo`; any q with ``sample`` and ``log_prob`` will do.
+    ``[*q.batch_shape]``, in nats; arguments and errors as `monte_carlo`; any q with ``sample`` and ``log_prob`` is
+    accepted. The estimate's standard error is finite only if $\mathrm{Var}[\log q]$ is.
 
     Example:
         >>> from torch.distributions import Normal
@@ -242,9 +257,11 @@ def monte_carlo_entropy(q: Distribution, num_samples: int) -> Estimate:
 
 
 def monte_carlo_cross_entropy(q: Distribution, p: Distribution, num_samples: int) -> Estimate:
-    r"""Monte Carlo estimate of the cross entropy, $-\frac1L \sum_l \log p(z^{(l)})$ with $z^{(l)} \sim q$.
+    r"""Monte Carlo estimate of the cross entropy, $-\frac1L \sum_l \log p(z^{(l)})$, $z^{(l)} \sim q$
+    (``eq-monte-carlo``).
 
-    Shapes, units and errors as `monte_carlo`; p must be defined wherever q puts mass.
+    The shape is that of the broadcast batch shapes, in nats; arguments and errors as `monte_carlo`. p must give a
+    density to every draw of q.
 
     Example:
         >>> from torch.distributions import Laplace, Normal
@@ -262,8 +279,9 @@ def monte_carlo_kl(q: Distribution, p: Distribution, num_samples: int) -> Estima
     r"""Monte Carlo estimate of $D_{\mathrm{KL}}(q \,\|\, p)$: $\frac1L \sum_l \log q(z^{(l)}) - \log p(z^{(l)})$
     with $z^{(l)} \sim q$ (``eq-kl-monte-carlo``).
 
-    A single estimate can be negative, although the divergence cannot. Works for any pair with ``log_prob``, mixtures
-    among them, which have no closed form. Shapes, units, errors and the gradient as in `monte_carlo`.
+    A single estimate can be negative, although the divergence cannot. Works for any pair with ``log_prob``,
+    also for mixtures, which have no closed form. The shape is that of the
+    broadcast batch shapes, in nats; arguments, errors and the gradient are as in `monte_carlo`.
 
     Example:
         >>> from torch.distributions import Normal
@@ -278,10 +296,10 @@ def monte_carlo_kl(q: Distribution, p: Distribution, num_samples: int) -> Estima
 
 
 def _kl_of_normals(q: Distribution, p: Distribution) -> Tensor | None:
-    """The divergence of two diagonal Gaussians, None for other pairs. Torch has it as well.
+    """The divergence of two diagonal Gaussians, None for other pairs.
 
-    But each step of training takes it: here it costs half of torch's, which looks the pair up twice, and
-    torch.compile can trace it.
+    Torch has it as well, but it is computed in each training step: this version takes half the time of torch's, which
+    looks the pair up twice, and torch.compile can trace it.
     """
     if type(q) is Independent and type(p) is Independent:
         dims = q.reinterpreted_batch_ndims
@@ -297,8 +315,8 @@ def _kl_of_normals(q: Distribution, p: Distribution) -> Tensor | None:
 def _kl_by_definition(q: Distribution, p: Distribution) -> Tensor | None:
     """The divergence of discrete pairs from their exact log-probabilities; None for the others.
 
-    Torch takes "impossible" from a probability that has been rounded to 0, so that a p with logits of 20 in float32 is
-    infinitely far from every q.
+    Torch decides from the rounded probability whether an outcome is impossible: in float32 a Bernoulli with a logit of
+    20 has probability 1, and its divergence from every other q is infinite there.
     """
     if type(q) is Independent and type(p) is Independent:
         dims = q.reinterpreted_batch_ndims
@@ -317,7 +335,7 @@ def _kl_by_definition(q: Distribution, p: Distribution) -> Tensor | None:
 
 
 def _cross_entropy_by_definition(q: Distribution, p: Distribution) -> Tensor | None:
-    """-E_q[log p] for the pairs that need no detour over KL; None for the others."""
+    """-E_q[log p] for the pairs that are computed without the KL divergence; None for the others."""
     if is_exactly(q, Normal) and is_exactly(p, Normal):
         # E_q[(z - m_p)^2] = (m_q - m_p)^2 + s_q^2
         return -p.log_prob(q.loc) + 0.5 * (q.scale / p.scale).square()
@@ -345,7 +363,7 @@ def _cross_entropy_by_definition(q: Distribution, p: Distribution) -> Tensor | N
 
 
 class Outcomes(NamedTuple):
-    """The probabilities of a finite number of outcomes ``[..., K]``, and their logs, −inf only where one is truly 0."""
+    """The probabilities of a finite number of outcomes ``[..., K]``, and their logs, −inf only for exactly 0."""
 
     probs: Tensor
     log_probs: Tensor
@@ -396,9 +414,9 @@ def _of_many(q: Categorical) -> Outcomes:
 
 
 def _given(probs: Tensor, again: Tensor) -> Tensor:
-    """Where the probability is what the user gave, and the logits are torch's, which stop near -16 in float32.
+    """Where the probability is what the user gave, and torch computed the logits, which it clamps near -16 in float32.
 
-    Torch keeps both in the same place, whichever was computed from the other; ``again`` is what the logits give.
+    A distribution does not record which of the two was given; ``again`` is the probability computed from the logits.
     """
     return (probs - again).abs() > 1e-3 * probs
 
@@ -452,7 +470,7 @@ def _check_distribution(q: object, name: str) -> None:
         raise TypeError(f"{name} must be a torch.distributions.Distribution, got {type(q).__name__}")
 
 
-# Classes that write the density of their base in another way, and classes whose formulas hold for any density.
+# Classes that compute the same density as their base in another way, and classes whose formulas hold for any density.
 SAME_DENSITY = (Erlang,)
 GENERAL = (Distribution, ExponentialFamily, Independent, TransformedDistribution)
 
@@ -476,7 +494,7 @@ def _check_pair(q: Distribution, p: Distribution) -> None:
             f"q and p must have the same event_shape, got {tuple(q.event_shape)} and {tuple(p.event_shape)}"
         )
     if not q.batch_shape or not p.batch_shape or q.batch_shape == p.batch_shape:
-        return  # as each step of training has it; torch.broadcast_shapes takes longer than the divergence
+        return  # the common case in training; torch.broadcast_shapes takes longer than the divergence
     try:
         torch.broadcast_shapes(q.batch_shape, p.batch_shape)
     except RuntimeError:

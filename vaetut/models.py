@@ -1,6 +1,6 @@
 """The variational auto-encoder: an encoder, a prior and a decoder in one `torch.nn.Module`, chapter 11.
 
-`AutoEncoder` says what a model of one's own needs to have; `VAE` is one.
+`AutoEncoder` lists what a model of your own must provide; `VAE` is one such model.
 """
 
 import numbers
@@ -21,9 +21,9 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "s
 
 
 class AutoEncoder(LatentVariableModel, Protocol):
-    """What `vaetut.train` fits: a latent-variable model with an encoder. The bounds ask for no ``encode``.
+    """What `vaetut.train` fits: a latent-variable model with an encoder (chapter 11).
 
-    To be trained it must be a `torch.nn.Module` as well.
+    The bounds do not need ``encode``. To be trained it must be a `torch.nn.Module` as well.
 
     Example:
         The smallest one: a linear encoder and decoder.
@@ -58,26 +58,26 @@ class VAE(nn.Module):
     * prior: $p(z) = \mathcal N(0, I)$ (``eq-vae-prior``);
     * decoder: $p_\theta(x|z)$, with ``likelihood="bernoulli"`` a Bernoulli for each pixel
       (``eq-vae-decoder``, AEVB eq. 11), with ``"gaussian"`` a normal for each, whose mean and log variance
-      are made as the encoder's are (AEVB eq. 12), with ``"isotropic"`` $\mathcal N(\mu(z), s^2 I)$, where the
+      are computed as the encoder's are (AEVB eq. 12), with ``"isotropic"`` $\mathcal N(\mu(z), s^2 I)$, where the
       one noise scale s, for all pixels and all z, is learned as ``log_noise_scale`` and starts at 1.
 
-    Without hidden layers, ``hidden_dim=()``, both networks are linear. With the isotropic likelihood that is the
-    model of probabilistic PCA, and its best bound is the evidence of `vaetut.LinearGaussian.fit`: training it is
-    a check of everything else that has an exact answer.
+    Log-densities are in nats. Without hidden layers, ``hidden_dim=()``, both networks are linear. With the isotropic
+    likelihood that is the model of probabilistic PCA, and the largest mean bound equals the mean log evidence of
+    `vaetut.LinearGaussian.fit`: training it tests all the parts together against an exact answer.
 
     It is a `vaetut.LatentVariableModel`, so every bound of the package takes it; `vaetut.train` fits it. Its
     parameters start as `torch.nn.Linear` makes them, in torch's default dtype; ``.float()``, ``.double()``
     and ``.to(device)`` change dtype and device, the prior's too.
 
-    A density has no upper limit: where a column of the data is constant, the Gaussian likelihood grows
-    without end as that column's variance goes to zero. Add noise to such data, or leave the column out.
+    A density has no upper limit: where a column of the data is constant, the likelihood ``"gaussian"`` grows
+    without limit as that column's variance goes to zero. Add noise to such data, or leave the column out.
 
     Args:
         data_dim: D, the length of x.
         latent_dim: the length of z.
         hidden_dim: the width of the hidden layer of each network; AEVB used 500 for MNIST and 200 for Frey
-            Face. A tuple gives one width for each of several layers, the first of the encoder's next to x; the
-            decoder has them in the reverse order. ``()`` is a linear VAE.
+            Face. A tuple gives the widths of several layers, in the encoder's order from x to z; the decoder has
+            them in the reverse order. ``()`` is a linear VAE.
         likelihood: ``"bernoulli"`` for x in [0, 1], ``"gaussian"`` or ``"isotropic"`` for any real x.
         activation: of the hidden layers: ``"tanh"`` (as in AEVB), ``"relu"`` or ``"softplus"``.
 
@@ -153,13 +153,13 @@ class VAE(nn.Module):
 
         Any number of leading dimensions, such as ``[num_samples, batch]``, goes through the network at once.
 
-        The Bernoulli is a `GrayBernoulli`, whose ``log_prob`` takes grey pixels, too.
+        The Bernoulli is a `GrayBernoulli`, whose ``log_prob`` takes gray pixels, too.
 
         Raises:
             TypeError: if z is no tensor of the parameters' dtype.
             ValueError: if the last dimension of z is not ``latent_dim``.
         """
-        # Under torch.autocast the networks compute in bfloat16, of which densities would have too few bits.
+        # Under torch.autocast the networks compute in bfloat16, which has too few bits for densities.
         output = self.decoder(self._checked(z, "z", self.latent_dim)).to(z.dtype)
         if self.likelihood_name == "gaussian":
             return _normal(output)
@@ -190,7 +190,7 @@ class VAE(nn.Module):
 
 
 def _widths(hidden_dim: int | Sequence[int]) -> tuple[int | tuple[int, ...], tuple[int, ...]]:
-    """``hidden_dim`` as it is kept, and the width of each hidden layer."""
+    """``hidden_dim`` as the attribute stores it, and the width of each hidden layer."""
     if isinstance(hidden_dim, tuple | list):
         widths = tuple(positive_int(width, f"hidden_dim[{i}]") for i, width in enumerate(hidden_dim))
         return widths, widths
@@ -210,7 +210,7 @@ def _normal(output: Tensor) -> Distribution:
 
 
 def _gaussian(loc: Tensor, scale: Tensor) -> Distribution:
-    """``Independent(Normal(loc, scale), 1)`` for two tensors of one shape, from a network and not from a user.
+    """``Independent(Normal(loc, scale), 1)`` for two tensors of the same shape that a network has computed.
 
     Normal's constructor would broadcast them, which costs more than the arithmetic with a few latent dimensions.
     """

@@ -1,4 +1,4 @@
-r"""Averages and integrals that are not estimates: what the book's checks stand on.
+r"""Averages and integrals by sums and quadrature, the reference values of the book's checks.
 
 Used in every chapter, first in chapter 1, *Latent-variable models*. A true value is never a Monte Carlo average.
 """
@@ -14,18 +14,19 @@ from torch.distributions import Distribution, MultivariateNormal
 from vaetut._support.validate import positive_int
 from vaetut.information import as_multivariate_normal, outcomes_of
 
-MAX_POINTS = 1000  # of a Gauss-Hermite rule in one dimension: a second for its nodes
-PART = 1 << 22  # numbers that f is given at a time: 32 MB in float64
+MAX_POINTS = 1000  # of a Gauss-Hermite rule in one dimension; computing its nodes takes about a second
+PART = 1 << 22  # size of the input of one call of f: 32 MB in float64
 
 
 def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: int = 16) -> Tensor:
     r"""$\mathbb E_{q(z)}[f(z)]$ without sampling: a sum for a discrete q, Gauss-Hermite quadrature for a Gaussian one.
 
-    The sum over the support is exact. The quadrature is exact (to rounding) if f is a polynomial in z of degree below
-    ``2 * num_points``, as every log-density of a linear-Gaussian model is, and close for other smooth f.
+    Chapter 1. The sum over the support is exact. The quadrature is exact (to rounding) if f is a polynomial in z of
+    degree below ``2 * num_points``, as every log-density of a linear-Gaussian model is, and an approximation for other
+    smooth f.
 
-    f is called with a part of the points at a time, so that its input stays below 32 MB whatever the batch. (With a
-    gradient, autograd keeps what f computes for all of them.)
+    f is called with some of the points at a time, so that its input stays near 32 MB for any number of points. (If
+    gradients are needed, autograd keeps what f computes for all of them.)
 
     Args:
         f: maps ``z [points, *q.batch_shape, *q.event_shape]`` to values ``[points, *q.batch_shape]``.
@@ -57,7 +58,7 @@ def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: i
         )
     z = q.enumerate_support()
     outcomes = outcomes_of(q)
-    # The exact probabilities: torch's log_prob of an outcome that is impossible is not -inf but near -16.
+    # The exact probabilities: in float32 torch's log_prob of an impossible outcome is not -inf but near -16.
     weight = q.log_prob(z).exp() if outcomes is None else outcomes.probs.movedim(-1, 0)
     return _average(weight, _values(f, z, q.batch_shape))
 
@@ -73,7 +74,7 @@ def _over_gaussian(f: Callable[[Tensor], Tensor], q: MultivariateNormal, num_poi
     )
     powers = num_points ** torch.arange(latent, device=q.loc.device)
     ones = (1,) * len(q.batch_shape)
-    # f may keep some ten tensors of the size of its input
+    # f may hold about ten tensors of the size of its input
     part = max(1, PART // max(1, q.batch_shape.numel() * latent))
     total = torch.zeros(q.batch_shape, dtype=q.loc.dtype, device=q.loc.device)
     for index in torch.arange(num_points**latent, device=q.loc.device).split(part):
@@ -94,7 +95,7 @@ def _values(f: Callable[[Tensor], Tensor], z: Tensor, batch_shape: torch.Size) -
 
 
 def _average(weight: Tensor, values: Tensor) -> Tensor:
-    """The weighted sum; an infinite value of no weight counts nothing."""
+    """The weighted sum, in which an infinite value with weight 0 counts as 0."""
     return (weight * torch.where((weight == 0) & ~values.isfinite(), 0.0, values)).sum(0)
 
 
@@ -103,7 +104,8 @@ def gauss_hermite(num_points: int) -> tuple[np.ndarray, np.ndarray]:
     r"""Nodes and weights of the rule for $\mathcal N(0, 1)$, the weights summing to 1 (Golub and Welsch 1969).
 
     The nodes are the eigenvalues of the Jacobi matrix of the Hermite polynomials. A weight is $1/\sum_k p_k(x)^2$ with
-    the orthonormal $p_k$, here times $e^{-x^2/4}$, so that nothing overflows: numpy's own are NaN from 371 points on.
+    the orthonormal $p_k$, here times $e^{-x^2/4}$, so that nothing overflows: the weights of
+    ``numpy.polynomial.hermite_e.hermegauss`` are 0 or NaN from 371 points on.
     """
     off = np.sqrt(np.arange(1.0, num_points))
     nodes = np.linalg.eigvalsh(np.diag(off, 1) + np.diag(off, -1))
@@ -121,15 +123,15 @@ def gauss_hermite(num_points: int) -> tuple[np.ndarray, np.ndarray]:
 def integrate(
     f: Callable[[Tensor], Tensor], low: float, high: float, *, num_points: int = 20_001, device: str = "cpu"
 ) -> Tensor:
-    r"""$\int_{\mathrm{low}}^{\mathrm{high}} f(t)\, dt$ by the trapezoid rule on equal steps, in float64.
+    r"""$\int_{\mathrm{low}}^{\mathrm{high}} f(t)\, dt$ by the trapezoid rule on equal steps, in float64 (chapter 1).
 
-    For a smooth f that has died out at both ends the error falls faster than any power of the step (Euler-Maclaurin),
-    so that densities and their expectations come out to the last digits. For an f that is cut off at an end, or has a
-    kink, it falls only with the square of the step.
+    If f is smooth, and it and all of its derivatives are negligible at both ends, the error falls faster than any power
+    of the step (Euler-Maclaurin), so that expectations under a normal density are exact to the last digits. If f does
+    not vanish at an end, or has a kink, the error falls only with the square of the step.
 
     Args:
         f: maps ``t [points]`` (float64) to values ``[..., points]``; the last dimension is integrated. It is called
-            with all points at once up to 65,537 of them, and beyond with as many at a time.
+            once with all points if there are at most 65,537, otherwise with that many at a time.
         low: lower end, finite.
         high: upper end, finite, above ``low``.
         num_points: points of the grid, at least 2.
@@ -153,7 +155,7 @@ def integrate(
     total = None
     for start in range(0, num_points - 1, PART // 64):  # neighboring parts share a point
         stop = min(start + PART // 64, num_points - 1)
-        # as torch.linspace: from both ends
+        # computed from both ends, as torch.linspace does
         index = torch.arange(start, stop + 1, dtype=torch.float64, device=device)
         step = (high - low) / (num_points - 1)
         grid = torch.where(index < num_points / 2, low + step * index, high - step * (num_points - 1 - index))

@@ -18,7 +18,7 @@ from vaetut.bounds import sgvb_a, sgvb_b
 from vaetut.models import VAE
 
 
-def grey(n=120, dim=6):
+def gray(n=120, dim=6):
     return torch.rand(n, dim, generator=torch.Generator().manual_seed(1))
 
 
@@ -28,8 +28,8 @@ def small(**options):
 
 
 def run(model, **options):
-    options = {"epochs": 4, "batch_size": 50, "learning_rate": 0.01, "validation": grey(30), **options}
-    return train(model, options.pop("data", grey()), **options)
+    options = {"epochs": 4, "batch_size": 50, "learning_rate": 0.01, "validation": gray(30), **options}
+    return train(model, options.pop("data", gray()), **options)
 
 
 def parameters(model):
@@ -44,9 +44,10 @@ LEFT = {}
 
 
 class Stop:
-    """A bound that stops the run at its ``last`` training step. It counts where no checkpoint looks."""
+    """`sgvb_b` by name, but it stops the run at its ``last`` training step. It counts where no checkpoint looks."""
 
     def __init__(self, last, how):
+        functools.update_wrapper(self, sgvb_b)
         LEFT["steps"], self.how = last, how
 
     def __call__(self, model, q, x, num_samples):
@@ -59,13 +60,6 @@ class Stop:
 
 def interrupt():
     raise KeyboardInterrupt
-
-
-@pytest.fixture
-def stoppable(monkeypatch):
-    """`Stop` passes for the bound whose place it takes."""
-    name = checkpoints.function_name
-    monkeypatch.setattr(checkpoints, "function_name", lambda f: name(sgvb_b if isinstance(f, Stop) else f))
 
 
 @pytest.fixture
@@ -93,7 +87,7 @@ def kept(path):
     ],
 )
 @pytest.mark.parametrize("last", [1, 3, 4, 8, 12])  # three steps an epoch
-def test_interrupted_is_uninterrupted(path, stoppable, options, last):
+def test_interrupted_is_uninterrupted(path, options, last):
     expected = small()
     history = run(expected, **options)
     model = small()
@@ -145,8 +139,6 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import test_checkpoint as t
 kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-name = t.checkpoints.function_name
-t.checkpoints.function_name = lambda f: name(t.sgvb_b if isinstance(f, t.Stop) else f)
 if {last} == 0:  # in the middle of a write: the third file is there, and has not its name yet
     replace, count = os.replace, []
     os.replace = lambda *paths: replace(*paths) if len(count) < 2 and not count.append(0) else kill()
@@ -191,7 +183,7 @@ def bad(model, q, x, num_samples):
     return sgvb_b(model, q, x, num_samples) * (float("nan") if LEFT["steps"] == 0 else 1)
 
 
-def test_a_bound_that_is_not_finite_keeps_the_epoch_before(path, stoppable):
+def test_a_bound_that_is_not_finite_keeps_the_epoch_before(path):
     LEFT["steps"] = 5
     with pytest.raises(FloatingPointError, match="epoch 2, step 2"):
         run(small(), checkpoint=path, bound=bad)
@@ -214,7 +206,7 @@ def test_link_and_home(tmp_path, monkeypatch):
 
 def test_an_existing_file_is_not_overwritten(kept):
     before, model = kept.read_bytes(), small()
-    with pytest.raises(FileExistsError, match=r"run\.pt exists, and is left as it is: give resume=True"):
+    with pytest.raises(FileExistsError, match=r"run\.pt exists, and is not overwritten: use resume=True"):
         run(model, checkpoint=kept)
     assert kept.read_bytes() == before and torch.equal(parameters(model), parameters(small()))
 
@@ -237,10 +229,10 @@ def nothing(model, q, x, num_samples):
         ({"binarize": "none"}, "binarize was dynamic, is now none"),
         ({"precision": "high"}, "precision was highest, is now high"),
         ({"compile": True}, "compile was False, is now True"),
-        ({"data": grey(121)}, r"data was float32 \[120, 6\] [0-9a-f]{32}, is now float32 \[121, 6\]"),
-        ({"data": grey().flip(0)}, r"data was float32 \[120, 6\] \w+, is now float32 \[120, 6\]"),
+        ({"data": gray(121)}, r"data was float32 \[120, 6\] [0-9a-f]{32}, is now float32 \[121, 6\]"),
+        ({"data": gray().flip(0)}, r"data was float32 \[120, 6\] \w+, is now float32 \[120, 6\]"),
         ({"validation": None}, r"validation was float32 \[30, 6\] \w+, is now None"),
-        ({"validation": grey(30) / 2}, "validation was"),
+        ({"validation": gray(30) / 2}, "validation was"),
         ({"model": {"hidden_dim": 9}}, r"architecture was .*hidden_dim=8, .* is now .*hidden_dim=9, "),
         ({"model": {"activation": "relu"}}, "architecture was .*tanh.* is now .*relu"),
         ({"model": {"likelihood": "gaussian"}}, "architecture was"),
@@ -258,7 +250,7 @@ def test_another_run_is_refused(kept, change, message):
 
 def test_another_dtype_is_refused(kept):
     with pytest.raises(ValueError, match=r"float32.*float64"):
-        double = {"data": grey().double(), "validation": grey(30).double()}
+        double = {"data": gray().double(), "validation": gray(30).double()}
         run(small().double(), **double, checkpoint=kept, resume=True)
 
 
@@ -288,8 +280,8 @@ def test_each_byte_counts(kept):
 def test_cut_short(kept):
     content = kept.read_bytes()
     for size in (0, 1, 10, 100, len(content) // 2, len(content) - 91, len(content) - 1):
-        refused(kept, content[:size], "cut short" if size > 1 else "was not written by vaetut.train")
-    refused(kept, content + b"\n", "cut short")
+        refused(kept, content[:size], "is incomplete" if size > 1 else "was not written by vaetut.train")
+    refused(kept, content + b"\n", "is incomplete")
 
 
 def signed(content):
@@ -302,7 +294,7 @@ def signed(content):
 def test_foreign(path):
     buffer = io.BytesIO()
     torch.save(small().state_dict(), buffer)
-    refused(path, buffer.getvalue(), "written by something else than vaetut.train")
+    refused(path, buffer.getvalue(), "not written by vaetut.train")
     refused(path, b"# my notes\n" * 100, "was not written by vaetut.train")
     refused(path, signed(small().state_dict()), "must hold epoch, model")
     refused(path, signed([1]), "must hold a dict, got list")
@@ -373,7 +365,7 @@ def test_bad_arguments(tmp_path):
             FileNotFoundError,
             "checkpoint must be in a folder that exists",
         ),
-        ({"resume": True}, ValueError, "resume=True must come with checkpoint"),
+        ({"resume": True}, ValueError, "resume=True requires checkpoint"),
         ({"resume": "yes"}, TypeError, "resume must be True or False, got 'yes'"),
     ):
         model = small()

@@ -23,7 +23,7 @@ SETTINGS = {
 }
 
 
-def grey(n, dim=6):
+def gray(n, dim=6):
     return torch.rand(n, dim, generator=torch.Generator().manual_seed(1)) ** 3
 
 
@@ -56,11 +56,11 @@ def run(case, fabric=None, seed=0, **options):
     FIRST.clear()
     history = train(
         model,
-        grey(number),
+        gray(number),
         **{**settings, **options},
         bound=bound,
         seed=seed,
-        validation=grey(31),
+        validation=gray(31),
         fabric=fabric,
     )
     parameters = torch.cat([p.detach().flatten() for p in model.parameters()])
@@ -197,4 +197,4 @@ def test_bad_arguments(options, change, error, message):
         except ValueError as reason:
             pytest.skip(f"this version of Fabric has no such setting on the CPU: {reason}")
     with pytest.raises(error, match=message):
-        train(small(), grey(50), epochs=1, fabric=fabric, **change)
+        train(small(), gray(50), epochs=1, fabric=fabric, **change)

@@ -23,7 +23,7 @@ FIRST_EDITION = Path(__file__).parent.parent / "data" / "first-edition"
 STEPS = {"left": -1}  # a variable of the module, at which no checkpoint looks
 
 
-def grey(n=76, dim=6):
+def gray(n=76, dim=6):
     return torch.rand(n, dim, generator=torch.Generator().manual_seed(1))
 
 
@@ -122,7 +122,7 @@ CHOICES = {
 
 
 def data(kind, batch_size):
-    x = grey()
+    x = gray()
     if kind == "array":
         return x.numpy()
     if kind == "dataset":
@@ -144,7 +144,7 @@ def run(options, epochs, path=None):
         optimizer = warm_up.optimizer
     else:
         optimizer = OPTIMIZERS[kind]
-    options["validation"] = grey(30) if options["validation"] else None
+    options["validation"] = gray(30) if options["validation"] else None
     if options["validation"] is None:
         options["patience"] = None
     x = data(source, options["batch_size"])
@@ -278,7 +278,7 @@ def test_state_that_is_nowhere_is_named(tmp_path):
         made = model()
         train(
             made,
-            grey(),
+            gray(),
             epochs=epochs,
             bound=bound,
             optimizer=optimizer,
@@ -312,7 +312,7 @@ def test_what_does_not_change_is_no_state(tmp_path, recwarn):
 
     for epochs in (2, 4):
         train(
-            model(), grey(), epochs=epochs, bound=Weighted(1.0), checkpoint=tmp_path / "run.pt", resume=True
+            model(), gray(), epochs=epochs, bound=Weighted(1.0), checkpoint=tmp_path / "run.pt", resume=True
         )
     assert not recwarn
 
@@ -325,7 +325,7 @@ def test_a_scheduler_inside_of_the_optimizer_is_found(tmp_path):
         return made
 
     with pytest.warns(UserWarning, match=r"optimizer's hook 1, .*lambda"):
-        train(model(), grey(), epochs=1, optimizer=optimizer, checkpoint=tmp_path / "run.pt")
+        train(model(), gray(), epochs=1, optimizer=optimizer, checkpoint=tmp_path / "run.pt")
 
 
 @pytest.mark.parametrize(
@@ -341,11 +341,11 @@ def test_a_scheduler_inside_of_the_optimizer_is_found(tmp_path):
         ({"state": 3}, TypeError, r"state\['state'\] must have \.state_dict\(\) .* int has no \.state_dict"),
         ({"state": {1: WarmUp()}}, TypeError, "state must have str as names, got 1"),
         ({"patience": 0}, ValueError, "patience must be at least 1"),
-        ({"patience": 2}, ValueError, "patience must come with validation data"),
+        ({"patience": 2}, ValueError, "patience requires validation data"),
         ({"drop_last": 1}, TypeError, "drop_last must be True or False"),
         ({"drop_last": True, "batch_size": 77}, ValueError, "batch_size must be at most the 76 datapoints"),
         ({"seed": 10**23}, ValueError, r"seed must be at least -2\*\*63"),
-        ({"device": "meta"}, ValueError, "got 'meta', which holds no values"),
+        ({"device": "meta"}, ValueError, "got 'meta', which stores no values"),
         ({"on_epoch": 3}, TypeError, "on_epoch must be a function of the History, got int"),
         ({"learning_rate": True}, TypeError, "learning_rate must be a number"),
     ],
@@ -354,14 +354,14 @@ def test_bad_arguments(options, error, message):
     made = model()
     before = parameters(made)
     with pytest.raises(error, match=message):
-        train(made, grey(), epochs=1, **options)
+        train(made, gray(), epochs=1, **options)
     assert torch.equal(parameters(made), before)
 
 
 def test_another_schedule_is_refused(tmp_path):
     def go(length, **more):
         options = {"checkpoint": tmp_path / "run.pt", "resume": True, **more}
-        return train(model(), grey(), epochs=2, scheduler=lambda o: CosineAnnealingLR(o, length), **options)
+        return train(model(), gray(), epochs=2, scheduler=lambda o: CosineAnnealingLR(o, length), **options)
 
     go(5)
     with pytest.raises(ValueError, match=r"scheduler was CosineAnnealingLR\(T_max=5.*is now .*T_max=6"):
@@ -384,7 +384,7 @@ def test_a_scheduler_takes_a_step_an_epoch():
         return made
 
     train(
-        model(), grey(), epochs=3, batch_size=38, optimizer=optimizer,
+        model(), gray(), epochs=3, batch_size=38, optimizer=optimizer,
         scheduler=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.5),
     )  # fmt: skip
     assert rates == pytest.approx([0.1] * 2 + [0.05] * 2 + [0.025] * 2)
@@ -404,9 +404,9 @@ def test_a_plateau_scheduler_gets_the_loss():
         def load_state_dict(self, state):
             pass
 
-    for validation in (grey(30), None):
+    for validation in (gray(30), None):
         plateau = Plateau()
-        history = train(model(), grey(), epochs=3, scheduler=lambda o, p=plateau: p, validation=validation)
+        history = train(model(), gray(), epochs=3, scheduler=lambda o, p=plateau: p, validation=validation)
         assert plateau.seen == [-value for value in history.validation or history.train]
 
 
@@ -419,7 +419,7 @@ def test_patience_keeps_the_best_epoch():
 
     made = model()
     history = train(
-        made, grey(), epochs=60, batch_size=25, validation=grey(30), patience=3, on_epoch=keep, learning_rate=0.01,
+        made, gray(), epochs=60, batch_size=25, validation=gray(30), patience=3, on_epoch=keep, learning_rate=0.01,
         scheduler=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 1.6),
     )  # fmt: skip
     best = history.best_epoch
@@ -434,13 +434,13 @@ def test_a_function_is_called_after_each_epoch(tmp_path):
     def progress(history):
         seen.append((len(history.train), torch.load(path, weights_only=True)["epoch"]))
 
-    train(model(), grey(), epochs=2, on_epoch=progress, checkpoint=path)
-    train(model(), grey(), epochs=3, on_epoch=progress, checkpoint=path, resume=True)
+    train(model(), gray(), epochs=2, on_epoch=progress, checkpoint=path)
+    train(model(), gray(), epochs=3, on_epoch=progress, checkpoint=path, resume=True)
     assert seen == [(1, 1), (2, 2), (3, 3)]
-    assert len(train(model(), grey(), epochs=5, on_epoch=lambda history: len(history.train) == 2).train) == 2
+    assert len(train(model(), gray(), epochs=5, on_epoch=lambda history: len(history.train) == 2).train) == 2
     noisy, quiet = model(), model()
-    train(noisy, grey(), epochs=2, on_epoch=lambda history: torch.rand(3).max() > 1)
-    train(quiet, grey(), epochs=2)
+    train(noisy, gray(), epochs=2, on_epoch=lambda history: torch.rand(3).max() > 1)
+    train(quiet, gray(), epochs=2)
     assert torch.equal(parameters(noisy), parameters(quiet))
 
 

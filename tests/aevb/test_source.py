@@ -16,7 +16,7 @@ from vaetut.data import load
 from vaetut.models import VAE
 
 
-def grey(n=90, dim=6):
+def gray(n=90, dim=6):
     return torch.rand(n, dim, generator=torch.Generator().manual_seed(1))
 
 
@@ -31,7 +31,7 @@ def parameters(model):
 
 def run(data, **options):
     model = small(options.pop("likelihood", "bernoulli"))
-    history = train(model, data, **{"epochs": 2, "batch_size": 25, "validation": grey(30), **options})
+    history = train(model, data, **{"epochs": 2, "batch_size": 25, "validation": gray(30), **options})
     return history.to_dict(), parameters(model)
 
 
@@ -46,12 +46,12 @@ class Images(Dataset):
         return 90
 
     def __getitem__(self, i):
-        return grey()[i].view(1, 2, 3), i
+        return gray()[i].view(1, 2, 3), i
 
 
 @pytest.fixture(scope="module")
 def expected():
-    return run(grey())
+    return run(gray())
 
 
 def memory_mapped(folder, values, order="C"):
@@ -62,19 +62,19 @@ def memory_mapped(folder, values, order="C"):
 @pytest.mark.parametrize(
     "made",
     [
-        lambda folder: grey().numpy(),
-        lambda folder: grey().numpy()[::-1][::-1],
-        lambda folder: np.broadcast_to(grey().numpy(), (1, 90, 6))[0],
-        lambda folder: memory_mapped(folder, grey().numpy()),
-        lambda folder: memory_mapped(folder, grey().numpy(), "F"),
-        lambda folder: memory_mapped(folder, np.vstack([grey(9).numpy(), grey().numpy()]))[9:],
-        lambda folder: memory_mapped(folder, grey().double().numpy()),
-        lambda folder: TensorDataset(grey()),
+        lambda folder: gray().numpy(),
+        lambda folder: gray().numpy()[::-1][::-1],
+        lambda folder: np.broadcast_to(gray().numpy(), (1, 90, 6))[0],
+        lambda folder: memory_mapped(folder, gray().numpy()),
+        lambda folder: memory_mapped(folder, gray().numpy(), "F"),
+        lambda folder: memory_mapped(folder, np.vstack([gray(9).numpy(), gray().numpy()]))[9:],
+        lambda folder: memory_mapped(folder, gray().double().numpy()),
+        lambda folder: TensorDataset(gray()),
         lambda folder: ConcatDataset(
-            [TensorDataset(grey()[:40], torch.arange(40)), TensorDataset(grey()[40:])]
+            [TensorDataset(gray()[:40], torch.arange(40)), TensorDataset(gray()[40:])]
         ),
         lambda folder: Images(),
-        lambda folder: grey().double().numpy(),
+        lambda folder: gray().double().numpy(),
     ],
 )
 def test_the_same_rows_give_the_same_run(tmp_path, expected, made):
@@ -84,7 +84,7 @@ def test_the_same_rows_give_the_same_run(tmp_path, expected, made):
 
 
 def test_a_loader_has_its_own_order():
-    x = grey()
+    x = gray()
     seen = []
 
     def bound(model, q, batch, num_samples):
@@ -107,12 +107,12 @@ def test_a_loader_has_its_own_order():
 
 
 def test_validation_of_every_kind(tmp_path):
-    x = grey(30)
-    exact = run(grey(), binarize="none")
+    x = gray(30)
+    exact = run(gray(), binarize="none")
     for validation in (x.numpy(), memory_mapped(tmp_path, x.numpy()), ConcatDataset([TensorDataset(x)])):
-        assert same(run(grey(), binarize="none", validation=validation), exact)
-    once = [run(grey(), validation=memory_mapped(tmp_path, x.numpy())) for _ in range(2)]
-    assert same(*once) and torch.equal(once[0][1], run(grey())[1])  # its noise is none of the training's
+        assert same(run(gray(), binarize="none", validation=validation), exact)
+    once = [run(gray(), validation=memory_mapped(tmp_path, x.numpy())) for _ in range(2)]
+    assert same(*once) and torch.equal(once[0][1], run(gray())[1])  # its noise is none of the training's
 
 
 def test_drop_last():
@@ -123,7 +123,7 @@ def test_drop_last():
             seen.append(x)
         return x[:, 0] + 0 * q.mean.sum(-1)
 
-    curve = run(grey(), bound=bound, binarize="none", batch_size=40, drop_last=True)[0]["train"]
+    curve = run(gray(), bound=bound, binarize="none", batch_size=40, drop_last=True)[0]["train"]
     assert [len(x) for x in seen] == [40, 40] * 2
     assert curve == pytest.approx([torch.cat(seen[i : i + 2])[:, 0].mean().item() for i in (0, 2)])
 
@@ -176,12 +176,12 @@ def test_twenty_gigabytes_train_within_one(tmp_path):
 
 
 def test_memory_mapped_resumes_to_the_bit(tmp_path):
-    expected = run(grey(), epochs=4)
-    x = memory_mapped(tmp_path, grey().numpy())
+    expected = run(gray(), epochs=4)
+    x = memory_mapped(tmp_path, gray().numpy())
     for epochs in (1, 3, 4):
         end = run(x, epochs=epochs, checkpoint=tmp_path / "run.pt", resume=True)
     assert same(end, expected)
-    changed = grey()
+    changed = gray()
     changed[89, 5] /= 2
     with pytest.raises(
         ValueError, match=r"data was float32 \[90, 6\] \w+ of 90 rows, is now float32 \[90, 6\]"
@@ -193,43 +193,43 @@ def bad_items(value):
     return ConcatDataset([TensorDataset(value)])
 
 
-class Labelled(Dataset):
+class Labeled(Dataset):
     def __len__(self):
         return 3
 
     def __getitem__(self, i):
-        return {"image": grey()[i]}
+        return {"image": gray()[i]}
 
 
 @pytest.mark.parametrize(
     "data, error, message",
     [
         (
-            grey().to_sparse(),
+            gray().to_sparse(),
             TypeError,
             r"data must be dense, got layout torch.sparse_coo; data.to_dense\(\)",
         ),
-        (grey().requires_grad_(), ValueError, r"data must not require a gradient.*data.detach\(\)"),
+        (gray().requires_grad_(), ValueError, r"data must not require a gradient.*data.detach\(\)"),
         (
-            (255 * grey()).byte().numpy(),
+            (255 * gray()).byte().numpy(),
             TypeError,
             "data must have dtype torch.float32 or torch.float64, got torch.uint8",
         ),
-        (bad_items(grey() * 255), ValueError, r"data must lie in \[0, 1\] for a Bernoulli likelihood"),
-        (bad_items(grey() * np.nan), ValueError, "data must be finite"),
+        (bad_items(gray() * 255), ValueError, r"data must lie in \[0, 1\] for a Bernoulli likelihood"),
+        (bad_items(gray() * np.nan), ValueError, "data must be finite"),
         (
-            bad_items(grey(dim=5)),
+            bad_items(gray(dim=5)),
             ValueError,
-            r"data must be what the model and the bound take: x must have shape",
+            r"data must be data that the model and the bound accept: x must have shape",
         ),
-        (bad_items(grey()[:0]), ValueError, "data must have at least one item"),
+        (bad_items(gray()[:0]), ValueError, "data must have at least one item"),
         (
-            DataLoader(grey(), 30),
+            DataLoader(gray(), 30),
             ValueError,
             "batch_size must be left out with a DataLoader, which has its own, 30; got 25",
         ),
-        (Labelled(), TypeError, "data must have tensors as items, or tuples that begin with one, got dict"),
-        (grey().half().numpy().astype(complex), TypeError, "data must have dtype"),
+        (Labeled(), TypeError, "data must have tensors as items, or tuples that begin with one, got dict"),
+        (gray().half().numpy().astype(complex), TypeError, "data must have dtype"),
     ],
 )
 def test_bad_data(data, error, message):
@@ -238,14 +238,14 @@ def test_bad_data(data, error, message):
 
 
 def test_bad_rows_are_found_when_they_are_read(tmp_path):
-    x = grey()
+    x = gray()
     x[80] = 7
     with pytest.raises(ValueError, match=r"data must lie in \[0, 1\]"):
         run(memory_mapped(tmp_path, x.numpy()))
 
 
 def test_a_constant_column_is_warned_about():
-    x = grey()
+    x = gray()
     x[:, 2] = 0.5
     with pytest.warns(UserWarning, match="1 of 6 columns of data are constant, the first is 2") as told:
         run(x, likelihood="gaussian", epochs=1)
@@ -254,7 +254,7 @@ def test_a_constant_column_is_warned_about():
         warnings.simplefilter("error")
         run(x, epochs=1)
         run(x, likelihood="isotropic", epochs=1)
-        run(grey(), likelihood="gaussian", epochs=1)
+        run(gray(), likelihood="gaussian", epochs=1)
 
 
 # --- the user's model
@@ -306,7 +306,7 @@ def test_one_datapoint_left():
     model, x = Convolutional(), load("digits").train[:101]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(
-        ValueError, match=r"batch_size leaves a last minibatch of one datapoint, of 101.*drop_last=True"
+        ValueError, match=r"batch_size leaves a last minibatch of one datapoint of 101.*drop_last=True"
     ):
         train(model, x, epochs=1)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -365,12 +365,12 @@ def broken(self):
 )
 def test_mistakes_in_a_model(name, value, error, message):
     with pytest.raises(error, match=message):
-        train(changed(name, value), grey(), epochs=1)
+        train(changed(name, value), gray(), epochs=1)
 
 
 def test_a_bound_that_returns_a_tuple():
     with pytest.raises(TypeError, match="bound must return a tensor, one value per datapoint, got a tuple"):
-        run(grey(), bound=lambda *a: (sgvb_b(*a), 0))
+        run(gray(), bound=lambda *a: (sgvb_b(*a), 0))
 
 
 @pytest.mark.parametrize(
@@ -388,16 +388,16 @@ def test_out_of_memory(text):
 
     kind = torch.cuda.OutOfMemoryError if "CUDA" in text else RuntimeError
     with pytest.raises(
-        kind, match="memory is not enough for batch_size=25 and num_samples=1: take less of one of"
+        kind, match="out of memory on the device with batch_size=25 and num_samples=1: lower one of"
     ):
-        run(grey(), bound=bound)
+        run(gray(), bound=bound)
 
 
 def test_numbers_of_numpy():
-    plain = run(grey(), learning_rate=0.01, seed=3)
-    assert same(run(grey(), learning_rate=np.float64(0.01), seed=np.int32(3), batch_size=np.int64(25)), plain)
+    plain = run(gray(), learning_rate=0.01, seed=3)
+    assert same(run(gray(), learning_rate=np.float64(0.01), seed=np.int32(3), batch_size=np.int64(25)), plain)
 
 
 def test_without_standard_error(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
-    run(grey())
+    run(gray())

@@ -12,7 +12,7 @@ from vaetut.data import binarize
 from vaetut.models import VAE
 
 
-def grey(n=120, dim=6):
+def gray(n=120, dim=6):
     return torch.rand(n, dim, generator=torch.Generator().manual_seed(1))
 
 
@@ -20,7 +20,7 @@ def run(seed):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = VAE(6, 2, 5)
-    history = train(model, grey(), epochs=4, batch_size=20, seed=seed, validation=grey(30))
+    history = train(model, gray(), epochs=4, batch_size=20, seed=seed, validation=gray(30))
     return history.to_dict(), torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
@@ -39,7 +39,7 @@ def test_overlapping_runs():
 
     def work(seed):
         ready.wait()
-        history = train(made[seed], grey(), epochs=4, batch_size=20, seed=seed, validation=grey(30))
+        history = train(made[seed], gray(), epochs=4, batch_size=20, seed=seed, validation=gray(30))
         found[seed] = history.to_dict()
 
     torch.manual_seed(123)
@@ -68,11 +68,11 @@ def test_checks_of_another_thread_stay_on():
         return sgvb_b(model, q, x, num_samples)
 
     model, other = models()[:2]
-    thread = threading.Thread(target=lambda: train(model, grey(), epochs=1, bound=bound))
+    thread = threading.Thread(target=lambda: train(model, gray(), epochs=1, bound=bound))
     thread.start()
     assert inside.wait(60)
     try:
-        sgvb_b(other, other.encode(grey() * 255), grey() * 255)
+        sgvb_b(other, other.encode(gray() * 255), gray() * 255)
     except ValueError as error:
         errors.append(error)
     done.set()
@@ -87,8 +87,8 @@ def test_a_bound_may_train_another_model():
 
     def bound(model, q, x, num_samples):
         if torch.is_grad_enabled():
-            train(made[1], grey(), epochs=1)
+            train(made[1], gray(), epochs=1)
         return sgvb_b(model, q, x, num_samples)
 
     with torch.random.fork_rng():
-        train(made[0], grey(), epochs=1, bound=bound)
+        train(made[0], gray(), epochs=1, bound=bound)

@@ -16,7 +16,7 @@ from vaetut.exact import LinearGaussian
 from vaetut.models import VAE
 
 
-def grey(n=250, dim=6, dtype=torch.float32):
+def gray(n=250, dim=6, dtype=torch.float32):
     return torch.rand(n, dim, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
@@ -47,7 +47,7 @@ class Recorder:
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("name", ["adam", "adagrad", "sgd"])
 def test_is_the_loop_of_the_chapter(likelihood, name):
-    x, model, other = grey(), small(likelihood), small(likelihood)
+    x, model, other = gray(), small(likelihood), small(likelihood)
     history = train(
         model, x, epochs=2, batch_size=100, num_samples=3, seed=7, optimizer=name, learning_rate=0.01
     )
@@ -148,7 +148,7 @@ def test_digits_beat_independent_pixels():
 
 def test_history_is_the_mean_over_the_data():
     """One batch is smaller: the mean of the batches' means would be wrong."""
-    x = grey()
+    x = gray()
 
     def bound(model, q, batch, num_samples):
         return batch[:, 0] + 0 * q.mean.sum(-1)
@@ -162,7 +162,7 @@ def test_history_is_the_mean_over_the_data():
 
 
 def test_every_datapoint_once_an_epoch_in_a_new_order():
-    x, bound = grey(), Recorder()
+    x, bound = gray(), Recorder()
     train(small("gaussian"), x, epochs=2, batch_size=70, bound=bound)
     assert [len(batch) for batch in bound.training] == [70, 70, 70, 40] * 2
     first, second = torch.cat(bound.training[:4]), torch.cat(bound.training[4:])
@@ -173,7 +173,7 @@ def test_every_datapoint_once_an_epoch_in_a_new_order():
 
 
 def test_binarize():
-    x, validation = grey(), grey(40)
+    x, validation = gray(), gray(40)
     for how, likelihood in (("auto", "bernoulli"), ("dynamic", "gaussian"), ("threshold", "bernoulli")):
         bound = Recorder()
         train(
@@ -193,7 +193,7 @@ def test_binarize():
 def test_model_is_in_training_mode_only_for_training():
     model, bound = small(), Recorder()
     model.eval()
-    train(model, grey(), epochs=2, bound=bound, validation=grey(40))
+    train(model, gray(), epochs=2, bound=bound, validation=gray(40))
     assert not model.training
     assert set(bound.modes[2:]) == {(True, True), (False, False)}
 
@@ -204,12 +204,12 @@ def test_model_is_in_training_mode_only_for_training():
 def test_same_seed_same_run():
     def run(seed, **options):
         model = small()
-        return train(model, grey(), epochs=3, seed=seed, **options).to_dict(), parameters(model)
+        return train(model, gray(), epochs=3, seed=seed, **options).to_dict(), parameters(model)
 
     (h1, p1), (h2, p2), (h3, p3) = run(5), run(5), run(6)
     assert h1 == h2 and torch.equal(p1, p2)
     assert h1 != h3 and not torch.equal(p1, p3)
-    h4, p4 = run(5, validation=grey(40))
+    h4, p4 = run(5, validation=gray(40))
     assert h4["train"] == h1["train"] and torch.equal(p1, p4)
 
 
@@ -220,7 +220,7 @@ def test_validation_noise_is_the_same_in_every_epoch():
         noise[torch.is_grad_enabled()].append(torch.rand(()).item())
         return sgvb_b(model, q, x, num_samples)
 
-    train(small(), grey(), epochs=3, bound=bound, validation=grey(40))
+    train(small(), gray(), epochs=3, bound=bound, validation=gray(40))
     assert len(set(noise[False][2:])) == 1 and len(set(noise[True])) == len(noise[True]) == 9
 
 
@@ -229,38 +229,38 @@ def test_global_random_state_is_left_alone():
     torch.manual_seed(123)
     expected = torch.rand(3)
     torch.manual_seed(123)
-    train(model, grey(), epochs=1, validation=grey(40))
+    train(model, gray(), epochs=1, validation=gray(40))
     assert torch.equal(torch.rand(3), expected)
     torch.manual_seed(123)
     with pytest.raises(ValueError, match="data"):
-        train(model, grey() + 1, epochs=1)
+        train(model, gray() + 1, epochs=1)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_checks_are_on_again_afterwards():
     model = small()
-    train(model, grey(), epochs=1)
-    x = grey() + 1
+    train(model, gray(), epochs=1)
+    x = gray() + 1
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         sgvb_b(model, model.encode(x), x)
 
 
 def test_quiet_when_not_a_terminal(capfd):
-    train(small(), grey(), epochs=2, validation=grey(40))
+    train(small(), gray(), epochs=2, validation=gray(40))
     assert capfd.readouterr() == ("", "")
 
 
 def test_data_is_not_changed():
-    x = grey()
+    x = gray()
     train(small(), x, epochs=1, batch_size=1000)
-    assert torch.equal(x, grey())
+    assert torch.equal(x, gray())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtypes(dtype):
     model = small(dtype=dtype)
     history = train(
-        model, grey(dtype=dtype), epochs=1, device="cpu", optimizer=lambda p: torch.optim.SGD(p, 0.1)
+        model, gray(dtype=dtype), epochs=1, device="cpu", optimizer=lambda p: torch.optim.SGD(p, 0.1)
     )
     assert parameters(model).dtype == dtype and math.isfinite(history.train[0])
 
@@ -268,16 +268,16 @@ def test_dtypes(dtype):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda():
     model, state = small(), torch.cuda.get_rng_state()
-    train(model, grey(), epochs=1, validation=grey(40))
+    train(model, gray(), epochs=1, validation=gray(40))
     assert next(model.parameters()).device.type == "cpu"
     assert torch.equal(torch.cuda.get_rng_state(), state)
-    train(model.cuda(), grey().cuda(), epochs=1, device="cpu")
+    train(model.cuda(), gray().cuda(), epochs=1, device="cpu")
     assert next(model.parameters()).device.type == "cuda"
 
 
 def test_images():
-    x = grey(60, 6)
-    data = ImageData(x[:50], torch.zeros(50), x[50:], torch.zeros(10), (2, 3), "grey")
+    x = gray(60, 6)
+    data = ImageData(x[:50], torch.zeros(50), x[50:], torch.zeros(10), (2, 3), "gray")
     assert len(train(small(), data, epochs=2).validation) == 2
     bound = Recorder()
     train(small("gaussian"), data, epochs=1, bound=bound, validation=x[:7])
@@ -293,7 +293,7 @@ def test_compiled():
     curves, ends = [], []
     for compile in (False, True):
         model = small()
-        history = train(model, grey(), epochs=2, learning_rate=0.01, validation=grey(40), compile=compile)
+        history = train(model, gray(), epochs=2, learning_rate=0.01, validation=gray(40), compile=compile)
         curves.append(history.train + history.validation)
         ends.append(parameters(model))
     assert curves[0] == pytest.approx(curves[1], rel=1e-5)
@@ -317,15 +317,15 @@ def test_a_bound_that_changes_is_compiled_again():
 
         return Warmer(p, 1e-9)
 
-    history = train(small(), grey(), epochs=2, batch_size=250, bound=bound, optimizer=optimizer, compile=True)
+    history = train(small(), gray(), epochs=2, batch_size=250, bound=bound, optimizer=optimizer, compile=True)
     assert history.train[0] == 0 and history.train[1] < -1
 
 
 def test_compiled_resumes_to_the_bit(tmp_path):
     expected, model = small(), small()
-    train(expected, grey(), epochs=2, compile=True)
-    train(small(), grey(), epochs=1, compile=True, checkpoint=tmp_path / "run.pt")
-    train(model, grey(), epochs=2, compile=True, checkpoint=tmp_path / "run.pt", resume=True)
+    train(expected, gray(), epochs=2, compile=True)
+    train(small(), gray(), epochs=1, compile=True, checkpoint=tmp_path / "run.pt")
+    train(model, gray(), epochs=2, compile=True, checkpoint=tmp_path / "run.pt", resume=True)
     assert torch.equal(parameters(expected), parameters(model))
 
 
@@ -337,7 +337,7 @@ def test_what_cannot_be_compiled():
     with pytest.raises(
         ValueError, match=r"compile must be False for this model and bound: torch\.compile fails"
     ):
-        train(small(), grey(), epochs=1, bound=bound, compile=True)
+        train(small(), gray(), epochs=1, bound=bound, compile=True)
 
 
 def test_precision_holds_during_the_call_alone():
@@ -348,12 +348,12 @@ def test_precision_holds_during_the_call_alone():
         return sgvb_b(model, q, x, num_samples)
 
     before = torch.get_float32_matmul_precision()
-    train(small(), grey(), epochs=1, bound=bound, precision="medium")
+    train(small(), gray(), epochs=1, bound=bound, precision="medium")
     assert (
         seen == {before, "medium"} and torch.get_float32_matmul_precision() == before
     )  # tried before, on two images
     with pytest.raises(FloatingPointError):
-        train(small(), grey(), epochs=1, bound=lambda *a: sgvb_b(*a) * math.nan, precision="medium")
+        train(small(), gray(), epochs=1, bound=lambda *a: sgvb_b(*a) * math.nan, precision="medium")
     assert torch.get_float32_matmul_precision() == before
 
 
@@ -381,13 +381,13 @@ def test_not_finite_names_epoch_and_step():
 
     model = small().eval()
     with pytest.raises(FloatingPointError, match=r"training bound .* epoch 2, step 3; .*\(now 0\.01\)"):
-        train(model, grey(), epochs=3, batch_size=50, bound=bound, learning_rate=0.01)
+        train(model, gray(), epochs=3, batch_size=50, bound=bound, learning_rate=0.01)
     assert not model.training
 
 
 def test_too_large_a_learning_rate():
     with pytest.raises(FloatingPointError, match="learning rate that is too large"):
-        train(small("gaussian"), grey() * 100, epochs=3, optimizer="sgd", learning_rate=1e6)
+        train(small("gaussian"), gray() * 100, epochs=3, optimizer="sgd", learning_rate=1e6)
 
 
 @pytest.mark.parametrize("name", ["adagrad", "adam"])
@@ -395,7 +395,7 @@ def test_the_first_step_is_the_learning_rate_however_small_the_gradient(name):
     """g / sqrt(g^2) is the sign of g, and nothing else: both optimizers divide by the gradient's own size."""
     model = small(dtype=torch.float64)
     before = parameters(model)
-    train(model, grey(dtype=torch.float64), epochs=1, batch_size=250, optimizer=name, learning_rate=0.02)
+    train(model, gray(dtype=torch.float64), epochs=1, batch_size=250, optimizer=name, learning_rate=0.02)
     assert torch.allclose((parameters(model) - before).abs(), torch.full_like(before, 0.02), rtol=1e-3)
 
 
@@ -427,7 +427,7 @@ def test_validation_that_is_not_finite():
         return sgvb_b(model, q, x, num_samples) * (1 if len(x) != 40 else math.inf)
 
     with pytest.raises(FloatingPointError, match="validation bound is not finite, first in epoch 1"):
-        train(small(), grey(), epochs=1, bound=bound, validation=grey(40))
+        train(small(), gray(), epochs=1, bound=bound, validation=gray(40))
 
 
 def nan(x):
@@ -475,24 +475,24 @@ def nan(x):
         ({"device": "gpu"}, ValueError, "device must be 'auto' or a device of this machine, got 'gpu'"),
         ({"device": "cuda:99"}, ValueError, "device must be 'auto' or a device of this machine"),
         ({"data": [[0.5]]}, TypeError, r"data must be a torch.Tensor, or a NumPy array, .*, got list"),
-        ({"data": grey().byte()}, TypeError, "data must have dtype torch.float32 or torch.float64"),
-        ({"data": grey(dtype=torch.float64)}, TypeError, r"data must have the dtype .*model\.double\(\)"),
-        ({"data": grey()[0]}, ValueError, r"data must have shape \[N, D\]"),
-        ({"data": grey().view(-1, 2, 3)}, ValueError, r"data must have shape \[N, D\]"),
-        ({"data": grey()[:0]}, ValueError, "data must have shape"),
+        ({"data": gray().byte()}, TypeError, "data must have dtype torch.float32 or torch.float64"),
+        ({"data": gray(dtype=torch.float64)}, TypeError, r"data must have the dtype .*model\.double\(\)"),
+        ({"data": gray()[0]}, ValueError, r"data must have shape \[N, D\]"),
+        ({"data": gray().view(-1, 2, 3)}, ValueError, r"data must have shape \[N, D\]"),
+        ({"data": gray()[:0]}, ValueError, "data must have shape"),
         (
-            {"data": grey(dim=5)},
+            {"data": gray(dim=5)},
             ValueError,
-            r"data must be what the model and the bound take: x must have shape",
+            r"data must be data that the model and the bound accept: x must have shape",
         ),
-        ({"data": nan(grey())}, ValueError, "data must be finite"),
+        ({"data": nan(gray())}, ValueError, "data must be finite"),
         (
-            {"data": grey() * 255},
+            {"data": gray() * 255},
             ValueError,
             r"data must lie in \[0, 1\] for a Bernoulli .*divide 8-bit pixels",
         ),
-        ({"validation": grey(dim=5)}, ValueError, "validation must be what the model"),
-        ({"validation": grey() - 0.5}, ValueError, r"validation must lie in \[0, 1\]"),
+        ({"validation": gray(dim=5)}, ValueError, "validation must be data that the model"),
+        ({"validation": gray() - 0.5}, ValueError, r"validation must lie in \[0, 1\]"),
         ({"validation": 0.1}, TypeError, "validation must be a torch.Tensor, .*, got float"),
         (
             {"model": lambda x: x},
@@ -507,7 +507,7 @@ def test_bad_arguments(change, error, message):
     model = change.get("model", small())
     before = parameters(model) if isinstance(model, nn.Module) else None
     with pytest.raises(error, match=message):
-        train(**{"model": model, "data": grey(), "epochs": 1, **change})
+        train(**{"model": model, "data": gray(), "epochs": 1, **change})
     if before is not None:
         assert torch.equal(parameters(model), before)
 
@@ -525,6 +525,6 @@ def test_no_hidden_wait_for_the_device(likelihood):
     for epochs, batch_size in ((2, 250), (2, 10), (5, 10)):
         with Count() as mode:
             mode.count = 0
-            train(small(likelihood), grey(), epochs=epochs, batch_size=batch_size, validation=grey(40))
+            train(small(likelihood), gray(), epochs=epochs, batch_size=batch_size, validation=gray(40))
         counts.append(mode.count)
     assert counts[1] == counts[0] and counts[2] == counts[0] + 2 * 3

@@ -77,7 +77,7 @@ def kl_can_be_zero() -> list[float]:
     return [bound(POSTERIOR), LOG_EVIDENCE]
 
 
-def unnormalised_second_argument() -> list[float]:
+def unnormalized_second_argument() -> list[float]:
     x, scale = 0.0, 0.1  # z ~ N(0, 1), x | z ~ N(z / 10, 1 / 100)
     evidence = expectation(lambda z: stats.norm.pdf(x, 0.1 * z, scale), PRIOR)
     q = stats.norm(0, math.sqrt(0.5))
@@ -197,7 +197,7 @@ ENTRIES: dict[str, Callable[[], list[float]]] = {
     "A logarithm goes missing": dropped_logarithm,
     "A log-likelihood is not an error": log_likelihood_is_no_error,
     "KL is never negative, and it can be zero": kl_can_be_zero,
-    "A cross entropy against something that is no distribution": unnormalised_second_argument,
+    "A cross entropy against something that is no distribution": unnormalized_second_argument,
     "A higher bound is not a higher likelihood": bound_up_likelihood_down,
     "What is and what is not differentiable": expectation_is_smooth,
     "Why reparameterization lowers the variance, and when it does not": pathwise_need_not_win,

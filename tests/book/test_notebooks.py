@@ -192,6 +192,31 @@ def test_pictures_that_differ(stored, why):
     assert fresh_outputs.difference(png(line(100)), png(stored)) == why
 
 
+DRAWING = (
+    "[[640,340],\"<path d='m1 2'/>\",[\"<path d='m500 1500l500-1000 2000 1000' stroke='#123456'/>\"],[[0]]]"
+)
+
+
+@pytest.mark.parametrize(
+    "stored, why",
+    [
+        (DRAWING, ""),
+        (DRAWING.replace("1500l", "1502l"), ""),  # a fifth of a pixel
+        (DRAWING.replace("1500l", "1520l"), "of the numbers differ"),
+        (DRAWING.replace("#123456", "#123457"), "other colors"),
+        (DRAWING.replace("500-1000 2000 1000", "500-1000"), "letters, and"),
+    ],
+    ids=["same", "rounded otherwise", "moved", "another color", "a point less"],
+)
+def test_drawings_that_differ(stored, why):
+    def cell(drawing):
+        page = f'<div></div><script>\n(() => {{}}\n)("0123456789ab",\n[["a"]],\n{drawing});\n</script>'
+        return [{"data": {"text/html": page}}]
+
+    found = fresh_outputs.stale_pictures(cell(DRAWING), cell(stored))
+    assert len(found) == bool(why) and why in "".join(found)
+
+
 def test_what_is_no_picture_differs():
     assert fresh_outputs.difference(png(line(100)), b"PNG") == "one of them is no picture"
 

@@ -152,7 +152,7 @@ MISTAKES = {
             likelihood=lambda self, z: Independent(Normal(self.logits(z).flatten(0, -2).repeat(2, 1), 1.0), 1)
         ),
         ValueError,
-        r"must have batch_shape \(\d, 3\) for z of shape \(\d, 3, 2\), got \(\d+,\); let it work on the last",
+        r"must have batch_shape \(\d, 3\) for z of shape \(\d, 3, 2\), got \(\d+,\); it must use the last",
     ),
     "prior as a method": (
         wrong(prior=lambda self: normal(2)),
@@ -283,7 +283,7 @@ def test_is_bernoulli():
 
 @every_bound
 @pytest.mark.parametrize("checked", [True, False, None])
-def test_grey_pixels_are_taken_and_others_are_not(bound, checked):
+def test_gray_pixels_are_taken_and_others_are_not(bound, checked):
     """Whether or not the user's Bernoulli checks its argument, which by torch's default must be 0 or 1."""
     model = wrong(
         likelihood=lambda self, z: Independent(Bernoulli(logits=self.logits(z), validate_args=checked), 1)
@@ -305,7 +305,7 @@ def exact_bernoulli(logits, x):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1.0, 30.0, 100.0])
-@pytest.mark.parametrize("pixels", ["black and white", "decided", "grey"])
+@pytest.mark.parametrize("pixels", ["black and white", "decided", "gray"])
 def test_digits_of_the_bernoulli_likelihood(dtype, scale, pixels):
     """784 pixels, |logit| up to 100, to 1e-4 nats; decided pixels, where each term is next to nothing, included."""
     torch.manual_seed(0)
@@ -315,7 +315,7 @@ def test_digits_of_the_bernoulli_likelihood(dtype, scale, pixels):
     x = {
         "black and white": (torch.rand(784) < 0.5).to(dtype),
         "decided": (logits > 0).to(dtype),
-        "grey": torch.rand(784, dtype=dtype),
+        "gray": torch.rand(784, dtype=dtype),
     }[pixels]
     exact = exact_bernoulli(logits, x)
     model = wrong(logits=lambda self, z: logits.expand(*z.shape[:-1], 784))

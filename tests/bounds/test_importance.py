@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
-from torch.distributions import Independent, Normal, OneHotCategorical
+from exact_cases import DOUBLE, X2, X, d, discrete_mixture, discrete_q, gaussian_q, linear_gaussian
+from torch.distributions import Independent, Normal
 
-from vaetut import DiscreteMixture, LinearGaussian, expectation, sgvb_a
+from vaetut import LinearGaussian, expectation, sgvb_a
 from vaetut.bounds import (
     cubo_bound,
     doubly_reparameterized,
@@ -18,33 +18,15 @@ from vaetut.bounds import (
     sticking_the_landing,
 )
 
-DOUBLE = torch.float64
 
-
-def d(value: object) -> Tensor:
-    return torch.as_tensor(value, dtype=DOUBLE)
+@pytest.fixture
+def model():
+    return linear_gaussian()
 
 
 @pytest.fixture
-def model() -> LinearGaussian:
-    return LinearGaussian(d([[1.0, 0.2], [-0.5, 0.8], [0.3, 0.3]]), d([0.1, -0.2, 0.5]), 0.6)
-
-
-@pytest.fixture
-def mixture() -> DiscreteMixture:
-    return DiscreteMixture(d([0.2, -0.5]), d([[-2.0, 0.0], [0.5, 1.0]]), d([[0.5, 1.0], [0.7, 0.7]]))
-
-
-X = d([[0.4, -1.0, 0.3], [2.0, 0.1, -0.7]])
-X2 = d([[0.4, -1.0], [-1.0, 0.1]])
-
-
-def gaussian_q() -> Independent:
-    return Independent(Normal(d([[0.5, -0.3], [1.0, 0.2]]), d([[0.6, 0.5], [0.4, 0.7]])), 1)
-
-
-def discrete_q() -> OneHotCategorical:
-    return OneHotCategorical(probs=d([[0.3, 0.7], [0.2, 0.8]]))
+def mixture():
+    return discrete_mixture()
 
 
 def test_log_weights_are_exact_at_the_posterior(model, mixture):

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from vaetut import VAE
 from vaetut.cli import main, options, run_folder
 from vaetut.cli.options import Settings
 
@@ -94,20 +93,6 @@ def data(tmp_path_factory):
     return path
 
 
-def stop_in_step(monkeypatch, step):
-    """Ctrl-C when x is encoded for the training step with this number."""
-    encode, taken = VAE.encode, 0
-
-    def counted(self, x):
-        nonlocal taken
-        taken += torch.is_grad_enabled()
-        if taken > step:
-            raise KeyboardInterrupt
-        return encode(self, x)
-
-    monkeypatch.setattr(VAE, "encode", counted)
-
-
 def state(folder):
     content = torch.load(folder / "checkpoint.pt", weights_only=True)
     flat = [content["model"], content["optimizer"]["state"], content.get("best"), content["random_states"]]
@@ -145,11 +130,11 @@ def test_each_pair_of_values_occurs():
 
 
 @pytest.mark.parametrize("number", range(len(COMBINATIONS)))
-def test_resumed_is_uninterrupted(number, data, tmp_path, monkeypatch, capsys):
+def test_resumed_is_uninterrupted(number, data, tmp_path, monkeypatch, stop_in_step, capsys):
     arguments = ["train", "--dataset", data, "--device", "cpu", *typed(COMBINATIONS[number])]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(*arguments, "--out", whole) == 0, capsys.readouterr().err
-    stop_in_step(monkeypatch, random.Random(number).randrange(1, 8))
+    stop_in_step(random.Random(number).randrange(1, 8))
     code = run(*arguments, "--out", parts)
     monkeypatch.undo()
     if code == 130:
@@ -159,12 +144,12 @@ def test_resumed_is_uninterrupted(number, data, tmp_path, monkeypatch, capsys):
     assert_same(whole, parts)
 
 
-def test_warm_up_that_is_over(data, tmp_path, monkeypatch):
+def test_warm_up_that_is_over(data, tmp_path, monkeypatch, stop_in_step):
     """The weight of the divergence is 1 after the warm-up, in a resumed run as well."""
     steps = ["--batch-size", 10, "--epochs", 8]  # 4 in an epoch, of 32 the first 6 warm up
     arguments = ["train", "--dataset", data, "--device", "cpu", "--warm-up", "0.2", *steps]
     assert run(*arguments, "--out", tmp_path / "whole") == 0
-    stop_in_step(monkeypatch, 18)
+    stop_in_step(18)
     assert run(*arguments, "--out", tmp_path / "parts") == 130
     monkeypatch.undo()
     assert run("train", "--out", tmp_path / "parts", "--resume") == 0
@@ -208,7 +193,7 @@ def test_patience_keeps_the_best(data, tmp_path, capsys):
     curve = run_folder.read_history(out)["validation"]
     best = max(range(len(curve)), key=curve.__getitem__)
     assert len(curve) == best + 1 + 3 < 60
-    assert f"model.pt is that of epoch {best + 1}, the best" in capsys.readouterr().out
+    assert f"model.pt is the model of the best epoch, {best + 1}: " in capsys.readouterr().out
     content = torch.load(out / "checkpoint.pt", weights_only=True)
     saved = torch.load(out / "model.pt", weights_only=True)["parameters"]
     assert not all(torch.equal(content["model"][name], saved[name]) for name in saved)  # the last is another

@@ -21,9 +21,8 @@ from vaetut import (
     train,
 )
 from vaetut._support import files
-from vaetut.bounds import elbo as bounds
 from vaetut.cli import evaluate as evaluation
-from vaetut.cli import main, run_folder, schedule
+from vaetut.cli import main, run_folder
 from vaetut.cli import train as cli_train
 from vaetut.cli.options import RECIPES, Settings
 from vaetut.cli.schedule import Schedule
@@ -87,12 +86,12 @@ def test_json_is_one_object(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("decay", [[], ["--lr-decay", "0.5", "--warm-up", "0.6"]])
-def test_resume_is_the_uninterrupted_run(tmp_path, capsys, monkeypatch, decay):
+def test_resume_is_the_uninterrupted_run(tmp_path, capsys, monkeypatch, stop_in_step, decay):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     arguments = [*SMALL, "--epochs", "3", *decay]
     assert run("train", "--out", whole, *arguments) == 0
 
-    stop_after(monkeypatch, 20)  # in the second epoch of 15 steps
+    stop_in_step(20)  # in the second epoch of 15 steps
     capsys.readouterr()
     assert run("train", "--out", parts, *arguments) == 130
     assert f"vaetut train --out {parts} --resume" in capsys.readouterr().err
@@ -101,21 +100,6 @@ def test_resume_is_the_uninterrupted_run(tmp_path, capsys, monkeypatch, decay):
     assert run("train", "--out", parts, "--resume") == 0  # with the options that it was started with
     assert torch.equal(parameters(whole), parameters(parts))
     assert (whole / "history.json").read_text() == (parts / "history.json").read_text()
-
-
-def stop_after(monkeypatch, steps):
-    """Ctrl-C in the given step."""
-    taken = 0
-
-    def terms(*arguments):
-        nonlocal taken
-        taken += torch.is_grad_enabled()
-        if taken > steps:
-            raise KeyboardInterrupt
-        return elbo_terms(*arguments)
-
-    for module in (bounds, schedule):
-        monkeypatch.setattr(module, "elbo_terms", terms)
 
 
 def test_resume_with_more_epochs(copy):
@@ -314,10 +298,10 @@ def test_plot(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--out", "RUN"], "holds a run; --resume goes on with it, --overwrite replaces it"),
+        (["train", "--out", "RUN"], "holds a run; --resume continues it, --overwrite replaces it"),
         (["train", "--out", "RUN", "--resume", "--lr", "0.1"], "--lr cannot be 0.1: the run in .* has 0.01"),
         (["train", "--out", "RUN", "--resume", "--epochs", "1"], "epochs must be at least 2"),
-        (["train", "--out", "NEW", "--resume"], "holds no run to go on with"),
+        (["train", "--out", "NEW", "--resume"], "holds no run to resume"),
         (["train", "--out", "OTHER"], "holds other files"),
         (["train", "--out", "OTHER", "--overwrite"], "holds other files"),
         (["train", "--out", "FILE"], "is a file"),
@@ -333,7 +317,7 @@ def test_plot(folder, tmp_path, capsys):
             "--warm-up must be 0 for --bound iwae",
         ),
         (["evaluate", "NEW"], "is not a folder"),
-        (["evaluate", "OTHER"], "holds no model.pt"),
+        (["evaluate", "OTHER"], "has no model.pt"),
         (["evaluate", "RUN", "--num-samples", "50"], "at least twice"),
         (["evaluate", "RUN", "--device", "abacus"], "--device must be"),
         (["sample", "RUN", "--file", "samples.gif"], "must end with .png or .pt"),

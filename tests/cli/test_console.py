@@ -5,16 +5,19 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import vaetut
 from vaetut import VAE
 from vaetut.cli import main, run_folder
 from vaetut.cli import train as cli_train
@@ -175,16 +178,16 @@ def test_a_lock_is_held_by_one(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP] if os.name == "posix" else [])
 def test_a_signal_cleans_up(data, tmp_path, capsys, monkeypatch, number):
-    before = signal.getsignal(number)
-    write = run_folder.write_model
-
-    def killed(model, path, about):
-        path.with_name(".model.pt.half.part").write_text("half")
-        os.kill(os.getpid(), number)
-        write(model, path, about)
-
-    monkeypatch.setattr(run_folder, "write_model", killed)
+    before, encode = signal.getsignal(number), VAE.encode
     out = tmp_path / "run"
+
+    def killed(self, x):
+        if torch.is_grad_enabled():
+            (out / ".model.pt.half.part").write_text("half")
+            os.kill(os.getpid(), number)
+        return encode(self, x)
+
+    monkeypatch.setattr(VAE, "encode", killed)
     assert run("train", "--dataset", data, "--out", out, *QUICK) == 128 + number
     assert {path.name for path in out.iterdir()} == {"config.json"} and signal.getsignal(number) == before
     monkeypatch.undo()
@@ -196,7 +199,7 @@ def test_a_signal_cleans_up(data, tmp_path, capsys, monkeypatch, number):
     [
         (["--resume", "--recipe", "paper"], "--recipe cannot be given with --resume"),
         (["--resume", "--overwrite"], "--resume and --overwrite cannot both be given"),
-        (["--overwrite", "--image-size", "8"], "--image-size is for data of one's own"),
+        (["--overwrite", "--image-size", "8"], "--image-size is for your own data"),
         (
             ["--overwrite", "--device", "meta"],
             "--device must be auto or a device of this machine, got 'meta'",
@@ -264,7 +267,7 @@ def test_a_model_that_is_no_longer_usable(trained, tmp_path, capsys):
     assert out == "" and "its parameters encoder.0.weight hold NaN or infinity" in err
 
 
-# --- data of one's own
+# --- the user's own data
 
 
 def test_a_folder_of_images_from_end_to_end(tmp_path, capsys):
@@ -323,7 +326,7 @@ def test_numbers_that_are_no_images(tmp_path, capsys):
     out = tmp_path / "run"
     assert run("train", "--dataset", tmp_path / "t.csv", "--out", out, *QUICK) == 0
     assert "likelihood isotropic, as values from" in capsys.readouterr().err
-    assert run("sample", out) == 2 and "rows of numbers and no images" in capsys.readouterr().err
+    assert run("sample", out) == 2 and "rows of numbers, not images" in capsys.readouterr().err
     assert run("sample", out, "--file", tmp_path / "x.pt") == run("plot", out) == 0
     asked = ["--likelihood", "gaussian", "--overwrite"]
     with warnings.catch_warnings():
@@ -338,3 +341,28 @@ def test_each_option_stands_once():
 
     assert from_plain(json.loads(json.dumps(Settings().plain()))) == Settings()
     assert cli_train._settings({}, None) == Settings()
+
+
+# --- Ctrl-C during the imports
+
+
+@pytest.mark.skipif(os.name != "posix", reason="os.kill sends no SIGINT elsewhere")
+@pytest.mark.parametrize("start", [["-m", "vaetut"], ["{bin}/vaetut"]])
+def test_ctrl_c_while_torch_is_imported(tmp_path, start):
+    (tmp_path / "torch").mkdir()  # found first: a torch that is interrupted, as the real one may be
+    (tmp_path / "torch" / "__init__.py").write_text(
+        "import os, signal, time\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    raise ImportError('interrupted')\n"
+    )
+    (tmp_path / "vaetut").write_text("from vaetut.cli import main\nraise SystemExit(main())\n")
+    command = [sys.executable, *(part.replace("{bin}", str(tmp_path)) for part in start), "--version"]
+    path = os.pathsep.join([str(tmp_path), str(Path(vaetut.__file__).parents[1])])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "vaetut: stopped\n")
+
+
+def test_importing_the_package_leaves_ctrl_c_to_other_programs():
+    code = "import signal, vaetut; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

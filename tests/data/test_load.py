@@ -308,7 +308,7 @@ def test_damaged_download_is_refused_and_leaves_nothing(world, content, mirrors,
         load("mnist")
     assert cached(world) == {f"{FILES[0]}.gz"}
     message = str(error.value)
-    assert message.count("what it sent is damaged or") == 2
+    assert message.count("the file that it sent is damaged or") == 2
     for part in (
         *FILES,
         *module.SHA256["mnist"].values(),
@@ -357,7 +357,7 @@ def test_damaged_decompressed_file_beside_a_good_one(world, content):
 
 
 def test_offline(world):
-    with pytest.raises(FileNotFoundError, match="To go on without a network") as error:
+    with pytest.raises(FileNotFoundError, match="To continue without a network") as error:
         load("mnist")
     assert str(error.value).count("http://localhost:9/") == 3  # both mirrors, and where to get the files
     assert cached(world) == set()

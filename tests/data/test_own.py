@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vaetut.data import own
 from vaetut.data.own import likelihood_for, read
@@ -17,7 +17,7 @@ def picture(path, array):
     Image.fromarray(np.asarray(array, np.uint8)).save(path)
 
 
-def grey(n, height=4, width=3):
+def gray(n, height=4, width=3):
     return np.random.default_rng(0).integers(0, 256, (n, height, width)).astype(np.uint8)
 
 
@@ -30,8 +30,8 @@ def folder_of(path, arrays, label=lambda i: "", ending=".png"):
 # --- a folder of images
 
 
-def test_grey_images(tmp_path):
-    pixels = grey(12)
+def test_gray_images(tmp_path):
+    pixels = gray(12)
     data = read(folder_of(tmp_path / "faces", pixels), test_share=0.25)
     assert data.image_shape == (4, 3) and data.name == "faces" and data.train.dtype == torch.float32
     is_test = np.arange(12) % 4 == 3  # evenly spread
@@ -44,7 +44,7 @@ def test_grey_images(tmp_path):
 
 
 def test_subfolders_are_labels(tmp_path):
-    data = read(folder_of(tmp_path, grey(8), label=lambda i: "cat" if i % 2 else "ape"), test_share=0.25)
+    data = read(folder_of(tmp_path, gray(8), label=lambda i: "cat" if i % 2 else "ape"), test_share=0.25)
     assert data.label_names == ("ape", "cat") and "2 labels" in data.summary
     assert sorted([*data.train_labels.tolist(), *data.test_labels.tolist()]) == [0] * 4 + [1] * 4
 
@@ -52,7 +52,7 @@ def test_subfolders_are_labels(tmp_path):
 def test_color(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 3, 3)).astype(np.uint8)
     path = folder_of(tmp_path, pixels)
-    picture(path / "zz.png", grey(1)[0])  # a grey one among them
+    picture(path / "zz.png", gray(1)[0])  # a gray one among them
     data = read(path)
     assert data.image_shape == (3, 4, 3) and data.train.shape == (6, 36)
     assert torch.equal(data.train[0].view(3, 4, 3), torch.tensor(pixels[0]).permute(2, 0, 1) / 255)
@@ -91,7 +91,7 @@ def test_sixteen_bits(tmp_path):
 
 def test_black_and_white(tmp_path):
     for i in range(4):
-        Image.fromarray(grey(4)[i] > 100).save(tmp_path / f"{i}.png")
+        Image.fromarray(gray(4)[i] > 100).save(tmp_path / f"{i}.png")
     data = read(tmp_path)
     assert set(data.train.flatten().tolist()) == {0.0, 1.0}
 
@@ -99,17 +99,17 @@ def test_black_and_white(tmp_path):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda p: (p / "notes.txt").write_text("x"), "holds no image: none of its files ends with .png"),
+        (lambda p: (p / "notes.txt").write_text("x"), "has no images: no file ends with .png"),
         (
-            lambda p: [folder_of(p, grey(2)), (p / "bad.png").write_text("no")],
+            lambda p: [folder_of(p, gray(2)), (p / "bad.png").write_text("no")],
             "bad.png cannot be read as an image",
         ),
-        (lambda p: cut(folder_of(p, grey(2, 40, 40)) / "001.png"), "001.png cannot be read as an image"),
+        (lambda p: cut(folder_of(p, gray(2, 40, 40)) / "001.png"), "001.png cannot be read as an image"),
         (
-            lambda p: [folder_of(p, grey(2)), folder_of(p / "cat", grey(2))],
+            lambda p: [folder_of(p, gray(2)), folder_of(p / "cat", gray(2))],
             "000.png lies beside the folders cat",
         ),
-        (lambda p: folder_of(p, grey(1)), "holds 1 rows, too few"),
+        (lambda p: folder_of(p, gray(1)), "holds 1 rows, too few"),
     ],
 )
 def test_folder_that_does_not_fit(tmp_path, prepare, message):
@@ -124,11 +124,11 @@ def cut(path):
 
 
 def test_hidden_files_and_others_are_left_out(tmp_path):
-    folder_of(tmp_path, grey(4))
+    folder_of(tmp_path, gray(4))
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "x.png").write_text("no image")
     (tmp_path / "notes.txt").write_text("x")
-    assert "1 other files left out" in read(tmp_path).summary
+    assert "1 other files ignored" in read(tmp_path).summary
 
 
 # --- arrays
@@ -137,14 +137,14 @@ def test_hidden_files_and_others_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("array", "shape", "first"),
     [
-        (grey(6).reshape(6, 12), (12,), lambda a: a[0] / 255),
-        (grey(6), (4, 3), lambda a: a[0] / 255),
-        (grey(6)[..., None], (4, 3), lambda a: a[0] / 255),
-        (grey(6)[:, None], (4, 3), lambda a: a[0] / 255),
-        (np.stack([grey(6)] * 3, -1), (3, 4, 3), lambda a: np.moveaxis(a[0], -1, 0) / 255),
-        (np.stack([grey(6, 5, 4)] * 3, 1), (3, 5, 4), lambda a: a[0] / 255),
-        (grey(6) > 9, (4, 3), lambda a: a[0]),
-        ((grey(6) > 9).astype(np.uint8), (4, 3), lambda a: a[0]),  # 0 and 1 are no 255ths
+        (gray(6).reshape(6, 12), (12,), lambda a: a[0] / 255),
+        (gray(6), (4, 3), lambda a: a[0] / 255),
+        (gray(6)[..., None], (4, 3), lambda a: a[0] / 255),
+        (gray(6)[:, None], (4, 3), lambda a: a[0] / 255),
+        (np.stack([gray(6)] * 3, -1), (3, 4, 3), lambda a: np.moveaxis(a[0], -1, 0) / 255),
+        (np.stack([gray(6, 5, 4)] * 3, 1), (3, 5, 4), lambda a: a[0] / 255),
+        (gray(6) > 9, (4, 3), lambda a: a[0]),
+        ((gray(6) > 9).astype(np.uint8), (4, 3), lambda a: a[0]),  # 0 and 1 are no 255ths
         (np.random.default_rng(0).normal(size=(6, 5)), (5,), lambda a: a[0]),
         (np.arange(30).reshape(6, 5), (5,), lambda a: a[0]),
         (np.random.default_rng(0).normal(size=(6, 5)).astype(np.float16), (5,), lambda a: a[0]),
@@ -170,7 +170,7 @@ def test_arrays(tmp_path, array, shape, first, kind):
 
 
 def test_labels_and_a_split_of_its_own(tmp_path):
-    x = grey(8)
+    x = gray(8)
     np.savez(tmp_path / "a.npz", x=x, y=np.array(list("abcdabcd")))
     data = read(tmp_path / "a.npz", test_share=0.25)
     assert data.label_names == ("a", "b", "c", "d") and data.train_labels.tolist() == [0, 1, 2, 0, 1, 2]
@@ -182,7 +182,7 @@ def test_labels_and_a_split_of_its_own(tmp_path):
 
 
 def test_rows_that_are_images(tmp_path):
-    np.save(tmp_path / "a.npy", grey(6).reshape(6, 12))
+    np.save(tmp_path / "a.npy", gray(6).reshape(6, 12))
     assert read(tmp_path / "a.npy", image_size=(4, 3)).image_shape == (4, 3)
     assert read(tmp_path / "a.npy", image_size=(2, 2)).image_shape == (3, 2, 2)
     with pytest.raises(
@@ -215,7 +215,7 @@ def test_csv(tmp_path):
     [
         ("a.csv", "1,2\n3,x\n", "a.csv, line 2, column 2 must be a number, got 'x'"),
         ("a.csv", "u,v\n1,2\n3\n", "a.csv, line 3 has 1 columns, the first line has 2"),
-        ("a.csv", "u,v\n", "holds names and no numbers"),
+        ("a.csv", "u,v\n", "has a line of names but no numbers"),
         ("a.csv", "", "is empty"),
         ("a.csv", "1,2\n3,nan\n4,5\n", r"a.csv must hold finite numbers, row 1 \(counted from 0\) has NaN"),
         ("a.npy", "no", "a.npy cannot be read as an array"),
@@ -250,7 +250,7 @@ def test_array_that_does_not_fit(tmp_path, array, message):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not there"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         read(tmp_path / "nothing")
 
 
@@ -263,7 +263,7 @@ def test_constant_columns_are_no_gaussians(tmp_path):
 
 
 def test_a_large_array_stays_in_its_file(tmp_path, monkeypatch):
-    array = grey(60)
+    array = gray(60)
     np.save(tmp_path / "a.npy", array)
     small = read(tmp_path / "a.npy")
     monkeypatch.setattr(own, "_IN_MEMORY", 100)
@@ -273,3 +273,27 @@ def test_a_large_array_stays_in_its_file(tmp_path, monkeypatch):
     assert large.summary == small.summary and torch.equal(large.test, small.test)
     assert torch.equal(torch.stack([large.train[i] for i in range(50)]), small.train)
     assert torch.equal(large.train.__getitems__([3, 1]), small.train[[3, 1]])
+
+
+def test_many_images_stay_8_bit_values(tmp_path, monkeypatch):
+    folder_of(tmp_path, gray(12))
+    small = read(tmp_path)
+    monkeypatch.setattr(own, "_IN_MEMORY", 100)
+    large = read(tmp_path)
+    assert isinstance(large.train, own.Rows) and large.train.array.dtype == np.uint8
+    assert large.summary == small.summary and torch.equal(large.test, small.test)
+    assert torch.equal(large.train.__getitems__(list(range(10))), small.train)
+
+
+def test_a_large_jpeg_is_decoded_at_a_lower_resolution(tmp_path, monkeypatch):
+    for i in range(4):  # two halves, dark and light, which every resolution shows
+        pixels = np.full((800, 1600), 40 + i, np.uint8)
+        pixels[:, 800:] = 200
+        Image.fromarray(pixels).save(tmp_path / f"{i}.jpg", quality=95)
+    decoded = []
+    fit = ImageOps.fit
+    monkeypatch.setattr(ImageOps, "fit", lambda image, *rest: decoded.append(image.size) or fit(image, *rest))
+    x = read(tmp_path, image_size=(8, 16)).train.view(-1, 8, 16)
+    assert max(decoded)[0] <= 200  # 1600 / 8
+    torch.testing.assert_close(x[0, :, :6], torch.full((8, 6), 40 / 255), atol=2 / 255, rtol=0)
+    torch.testing.assert_close(x[0, :, 10:], torch.full((8, 6), 200 / 255), atol=2 / 255, rtol=0)

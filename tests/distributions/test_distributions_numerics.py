@@ -195,7 +195,7 @@ def test_student_t_with_tiny_df_is_finite_in_float32():
     assert torch.isfinite(z).all()
 
 
-def test_elliptical_at_its_centre():
+def test_elliptical_at_its_center():
     """The limit of the density for r → 0, with a gradient that is 0 by symmetry."""
     for dtype in (F32, F64):
         loc = torch.zeros(2, dtype=dtype, requires_grad=True)

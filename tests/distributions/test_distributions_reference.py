@@ -195,7 +195,7 @@ def test_elliptical_with_a_chi_radius_is_gaussian():
 def test_elliptical_with_a_rayleigh_radius_is_gaussian_in_the_plane():
     q = Elliptical(Rayleigh(torch.tensor(1.0, dtype=F64)), MU[:2], A[:2, :2])
     gaussian = MultivariateNormal(MU[:2], scale_tril=A[:2, :2])
-    x = torch.cat([MU[None, :2], MU[:2] + torch.randn(20, 2, dtype=F64)])  # the first point is the centre
+    x = torch.cat([MU[None, :2], MU[:2] + torch.randn(20, 2, dtype=F64)])  # the first point is the center
     assert_close(q.log_prob(x), gaussian.log_prob(x), 1e-12)
     assert_close(q.mean, gaussian.mean, 1e-14)
     assert_close(q.variance, gaussian.variance, 1e-13)

@@ -83,11 +83,11 @@ def test_draws_have_the_moments_of_a_known_posterior() -> None:
     draws = hmc(lambda z: model.log_joint(x, z), torch.zeros(400, 2, dtype=DOUBLE), 100, burn_in=60)
     assert abs(draws.acceptance.mean() - 0.9) < 0.02
     # the chains are independent, their draws are not: one number per chain
-    centred = draws.z - posterior.mean
+    centered = draws.z - posterior.mean
     for values, exact in (
-        (centred, torch.zeros(2, dtype=DOUBLE)),
-        (centred.square(), posterior.variance),
-        (centred.prod(-1, keepdim=True), posterior.covariance_matrix[0, 1:]),
+        (centered, torch.zeros(2, dtype=DOUBLE)),
+        (centered.square(), posterior.variance),
+        (centered.prod(-1, keepdim=True), posterior.covariance_matrix[0, 1:]),
     ):
         of_chains = values.mean(0)
         error = of_chains.std(0) / math.sqrt(len(of_chains))

@@ -36,6 +36,6 @@ def test_it_goes_on_to_the_bit() -> None:
     assert all(map(torch.equal, whole.model.parameters(), second.model.parameters()))
 
 
-def test_grey_images_are_refused() -> None:
+def test_gray_images_are_refused() -> None:
     with pytest.raises(ValueError, match="black and white"):
         MonteCarloEM(new_model(64, 2, 30, seed=0), load("digits").train, learning_rate=0.1)

@@ -63,10 +63,10 @@ def test_the_sleep_phase_on_average() -> None:
     error = sleep.std() / math.sqrt(NUM)
     assert abs(sleep.mean() - exact) < 5 * error
 
-    # the wrong variant: dreams whose pixels are shades of grey, and not black or white
+    # the wrong variant: dreams whose pixels are shades of gray, and not black or white
     z = model.prior.sample((NUM,))
-    grey = model.encode(model.likelihood(z).mean).log_prob(z)
-    assert abs(grey.mean() - exact) > 7 * error
+    gray = model.encode(model.likelihood(z).mean).log_prob(z)
+    assert abs(gray.mean() - exact) > 7 * error
 
 
 def test_a_gaussian_decoder_dreams_too() -> None:

@@ -12,6 +12,7 @@ from torch.distributions import (
     ExpTransform,
     Gamma,
     Independent,
+    IndependentTransform,
     LogNormal,
     MixtureSameFamily,
     Normal,
@@ -26,7 +27,7 @@ from torch.distributions import (
 
 from vaetut import score_function
 from vaetut._support.validate import checks
-from vaetut.distributions import Reciprocal, Triangular
+from vaetut.distributions import Elliptical, Reciprocal, Triangular, Truncated
 
 D = torch.float64
 UNIT = Uniform(torch.zeros((), dtype=D), torch.ones((), dtype=D))
@@ -44,8 +45,32 @@ def mixture(components):
     return MixtureSameFamily(Categorical(torch.ones(2, dtype=D)), components, validate_args=False)
 
 
+def hidden_jump(t):
+    """The outer component vanishes at both ends; the inner one, uniform on (t, t + 1), jumps."""
+    parts = [torch.stack([t, d(-3.0)]), d([1.0, 9.0])]
+    return mixture(moved(Beta(d([1.0, 3.0]), d([1.0, 3.0])), *parts))
+
+
 # Where the density does not vanish at an end that moves. Of one parameter, t.
 WRONG = {
+    "inside of a transformed mixture": lambda t: TransformedDistribution(hidden_jump(t), [ExpTransform()]),
+    "a mixture, transformed in a batch": lambda t: moved(
+        MixtureSameFamily(
+            Categorical(torch.ones(4, 2, dtype=D)), Uniform(d([[0.0] * 2] * 4), d([[1.0] * 2] * 4))
+        ),
+        0.0,
+        t.expand(4),
+    ),
+    "a mixture of vectors, transformed": lambda t: TransformedDistribution(
+        mixture(Independent(Uniform(torch.zeros(2, 3, dtype=D), t.expand(2, 3)), 1)),
+        [IndependentTransform(ExpTransform(), 1)],
+    ),
+    "the end of a truncated variable's base": lambda t: Truncated(Uniform(d(0.0), t), 0.2, 9.0),
+    "a truncated variable": lambda t: Truncated(Normal(d(0.0), d(1.0)), -1.0, t),
+    "the radius of an ellipse": lambda t: Elliptical(
+        Uniform(d(0.0), t), d([0.0, 0.0]), torch.eye(2, dtype=D)
+    ),
+    "the center of an ellipse": lambda t: Elliptical(UNIT, t.expand(2), torch.eye(2, dtype=D)),
     "uniform": lambda t: Uniform(t, t + 1),
     "one end of a uniform": lambda t: Uniform(torch.zeros_like(t), t),
     "pareto": lambda t: Pareto(t, d(2.0)),

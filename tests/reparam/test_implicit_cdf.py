@@ -9,6 +9,7 @@ import torch
 from torch import distributions as td
 from torch.distributions import constraints
 
+import vaetut
 from vaetut import distributions as vd
 from vaetut.distributions import round_tails
 from vaetut.distributions import shape_tails as _tails
@@ -569,3 +570,53 @@ def test_second_derivatives_of_a_mixture_of_vectors(unchecked):
     for row, column in zip(eager, other, strict=True):
         for one, two in zip(row, column, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "kind", [td.Normal, td.Laplace, td.Cauchy, vd.Logistic, td.Gumbel], ids=lambda k: k.__name__
+)
+@pytest.mark.parametrize("route", ["pathwise", "rsample", "g"])
+def test_a_mixture_of_vectors_through_the_public_functions(kind, route):
+    """The gradient of Σ f(z) over the draws, by solving ∂u/∂z dz = −∂u/∂φ with torch's own cdf and log_prob."""
+    torch.manual_seed(0)
+    values = [torch.randn(4, 3).double(), torch.randn(4, 3, 2).double(), torch.rand(4, 3, 2).double() + 0.5]
+
+    def make(logits, loc, scale):  # a batch of four, three components, two coordinates
+        parts = td.Independent(kind(loc, scale), 1)
+        return td.MixtureSameFamily(td.Categorical(logits=logits), parts)
+
+    def f(z):
+        return z[..., 0].tanh() * z[..., 1].cos() + z.tanh().square().sum(-1)
+
+    leaf = [value.clone().requires_grad_() for value in values]
+    torch.manual_seed(1)
+    if route == "pathwise":
+        total = vaetut.pathwise(f, make(*leaf), 6)
+        torch.manual_seed(1)
+        z = make(*values).sample((6,))
+    else:
+        r = reparameterize(make(*leaf))
+        z = r.rsample((6,)) if route == "rsample" else r.g(r.noise.sample((6,)))
+        total = f(z)
+        z = z.detach()
+    torch.testing.assert_close(total.detach(), f(z))
+    got = torch.autograd.grad(total.sum(), leaf)
+
+    def u(z, logits, loc, scale):  # of one draw
+        parts = kind(loc, scale, validate_args=False)
+        joint, found = logits.log_softmax(-1), []
+        for d in range(2):
+            found.append((joint.softmax(-1) * parts.cdf(z)[:, d]).sum(-1))
+            joint = joint + parts.log_prob(z)[:, d]
+        return torch.stack(found)
+
+    exact = [torch.zeros_like(value) for value in values]
+    for draw in z:
+        for k, point in enumerate(draw):
+            at = (point, *(value[k] for value in values))
+            by_z, *by_parameters = torch.func.jacrev(u, (0, 1, 2, 3))(*at)
+            pull = torch.linalg.solve(by_z.T, torch.func.grad(f)(point))
+            for total_of, jacobian in zip(exact, by_parameters, strict=True):
+                total_of[k] -= torch.tensordot(pull, jacobian, 1)
+    for one, other in zip(got, exact, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)

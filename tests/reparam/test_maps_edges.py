@@ -3,12 +3,14 @@
 import math
 from typing import ClassVar
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.integrate
 import scipy.special as sp
 import scipy.stats as st
 import torch
+from reparam_cases import UNIVARIATE, make
 from torch import distributions as td
 from torch.distributions import constraints
 
@@ -345,3 +347,80 @@ def test_noise_takes_a_generator():
     noise = StandardUniform(ONE, (3,))
     first, again = (noise.sample((2,), generator=torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(first, again) and first.shape == (2, 3)
+
+
+def truncated_normal(low, high, loc, scale, u):
+    """The quantile of a truncated normal and its slopes in (low, high, loc, scale), with 60 digits."""
+    with mpmath.workdps(60):
+        a, b, m, s, u = (mpmath.mpf(float(x)) for x in (low, high, loc, scale, u))
+        sign = -1 if (a + b) / 2 > m else 1  # about the tail that the interval lies in
+        below, above = (mpmath.ncdf(sign * (x - m) / s) for x in (a, b))
+        level = below + u * (above - below)
+        left, right = a, b
+        for _ in range(190):  # bisection
+            z = (left + right) / 2
+            left, right = (left, z) if mpmath.ncdf(sign * (z - m) / s) * sign > sign * level else (z, right)
+        at_a, at_b = (mpmath.exp(((z - m) ** 2 - (x - m) ** 2) / (2 * s**2)) for x in (a, b))
+        slopes = (
+            (1 - u) * at_a,
+            u * at_b,
+            1 - (1 - u) * at_a - u * at_b,
+            ((z - m) - (1 - u) * at_a * (a - m) - u * at_b * (b - m)) / s,
+        )
+        return float(z), [float(slope) for slope in slopes]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("low", "high"), [(-0.5, 1.25), (30.0, 31.0), (-31.0, -30.0), (30.0, 1e3), (-1e3, 30.0)], ids=str
+)
+def test_truncated_map_and_its_slopes(low, high, dtype):
+    """In the ends and in the parameters of the base, 30 standard deviations out on either side too."""
+    leaves = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in (low, high, 0.0, 1.0)]
+    q = vd.Truncated(td.Normal(*leaves[2:]), *leaves[:2])
+    r = reparameterize(q)
+    assert (r.family, r.differentiable) == ("inverse_cdf", ("base", "low", "high"))
+    rtol = 3e-6 if dtype == torch.float32 else 1e-10
+    for level in (2.0**-20, 0.125, 0.5, 0.9375, 1 - 2.0**-20):
+        u = torch.tensor(level, dtype=dtype)
+        z = r.g(u)
+        right, slopes = truncated_normal(low, high, 0.0, 1.0, level)
+        assert z.dtype == dtype
+        assert z.item() == pytest.approx(right, rel=3e-7 if dtype == torch.float32 else 1e-13)
+        draws = [z] if dtype == torch.float32 else [z, reparameterize(q, "implicit").g(u)]
+        for draw in draws:
+            found = torch.autograd.grad(draw, leaves)
+            # The slope in the location is the small rest of 1.
+            atol = [1e-18, 1e-18, rtol, rtol * max(abs(right), 1e-9)]
+            for one, other, near in zip(found, slopes, atol, strict=True):
+                assert float(one) == pytest.approx(other, rel=rtol, abs=near)
+
+
+def test_every_base_of_a_truncated_has_its_slopes():
+    """dz/dφ = −∂G/∂φ / p, G the CDF between the ends, by differences of scipy's CDF."""
+    for case in UNIVARIATE:
+        try:
+            q = vd.Truncated(make(case, torch.float64), 0.45, 0.95)
+        except NotImplementedError:
+            continue  # no icdf
+        names = [name for name in case.params if case.kind is not vd.Erlang or name == "rate"]
+        values = [
+            torch.tensor(float(case.params[name]), dtype=torch.float64, requires_grad=True) for name in names
+        ]
+        q = vd.Truncated(case.kind(**case.params | dict(zip(names, values, strict=True))), 0.45, 0.95)
+        z = reparameterize(q).g(torch.tensor(0.3, dtype=torch.float64))
+        at = z.item()
+
+        def level(values, case=case, names=names, at=at):
+            cdf = case.scipy(*(case.params | dict(zip(names, values, strict=True))).values()).cdf
+            return (cdf(at) - cdf(0.45)) / (cdf(0.95) - cdf(0.45))
+
+        start = [float(value) for value in values]
+        assert level(start) == pytest.approx(0.3, rel=1e-9)
+        density = float(q.log_prob(z).exp())
+        for k, slope in enumerate(torch.autograd.grad(z, values)):
+            h = 1e-4
+            moved = [[x + step * h * (i == k) for i, x in enumerate(start)] for step in (-2, -1, 1, 2)]
+            far, near, above, farther = (level(values) for values in moved)
+            rise = (8 * (above - near) - (farther - far)) / (12 * h)
+            assert float(slope) == pytest.approx(-rise / density, rel=1e-7, abs=1e-9), (case.kind, names[k])

@@ -207,7 +207,7 @@ def exact_gradient(case, names, expectation):
 
 @pytest.mark.parametrize("name", ["df", "loc", "scale"])
 def test_gradient_for_students_t_by_composition(name):
-    """E[log(1 + y²/ν)] = ψ((ν + 1)/2) − ψ(ν/2) for the standardised y, and E log|z − μ|'s derivative in the scale."""
+    """E[log(1 + y²/ν)] = ψ((ν + 1)/2) − ψ(ν/2) for the standardized y, and E log|z − μ|'s derivative in the scale."""
     values = {"df": 3.4, "loc": 0.4, "scale": 1.3}
     leaf = torch.full((N,), values[name], dtype=torch.float64, requires_grad=True)
     fixed = {key: torch.tensor(value, dtype=torch.float64) for key, value in values.items()}

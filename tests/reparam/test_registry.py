@@ -49,7 +49,8 @@ def test_only_erlang_stands_in_another_family_than_the_papers():
 
 
 def test_every_row_can_be_shown_as_a_table():
-    rows = catalogue()
+    ours = ("torch", "vaetut")  # a distribution of another test may be registered as well
+    rows = [row for row in catalogue() if row.distribution.__module__.partition(".")[0] in ours]
     assert len({(row.distribution, row.family) for row in rows}) == len(rows)
     assert [row.family for row in rows] == sorted((row.family for row in rows), key=FAMILIES.index)
     for row in rows:

@@ -1,4 +1,4 @@
-"""The book's colours, measured; its style, which leaves other people's alone; and what its drawings refuse."""
+"""The book's colors, measured; its style, which leaves other people's alone; and what its drawings refuse."""
 
 import io
 import itertools
@@ -18,7 +18,7 @@ from vaetut import plots
 WHITE = np.array([255.0, 255, 255])
 DARK_PAGE = np.array([0x12, 0x12, 0x12])  # the theme's background in its dark mode
 
-# How a colour-blind eye maps linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
+# How a color-blind eye maps linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
 VISION = {
     "full": np.eye(3),
     "protan": np.array(
@@ -76,7 +76,7 @@ def difference(a, b):
     return float(np.linalg.norm(lab(a) - lab(b)))
 
 
-def test_the_colour_arithmetic_is_right():
+def test_the_color_arithmetic_is_right():
     assert contrast(np.zeros(3), WHITE) == pytest.approx(21)
     assert contrast(np.array([119.0] * 3), WHITE) == pytest.approx(4.48, abs=0.01)  # WCAG's well-known #777
     assert lab(np.array([255.0, 0, 0])) == pytest.approx([53.24, 80.09, 67.20], abs=0.02)
@@ -87,13 +87,13 @@ def test_the_colour_arithmetic_is_right():
 
 
 @pytest.mark.parametrize("name", plots.COLORS)
-def test_every_colour_is_legible_in_light_and_dark(name):
+def test_every_color_is_legible_in_light_and_dark(name):
     assert contrast(rgb(name), WHITE) >= 4.5
     assert contrast(on_dark_page(rgb(name)), DARK_PAGE) >= 4.5
 
 
 @pytest.mark.parametrize("pair", list(itertools.combinations(plots.COLORS, 2)), ids="-".join)
-def test_every_two_colours_can_be_told_apart(pair):
+def test_every_two_colors_can_be_told_apart(pair):
     one, two = map(rgb, pair)
     for vision in VISION:
         least = 18 if vision == "full" else 10
@@ -108,7 +108,7 @@ def test_the_book_does_to_figures_what_is_computed_here():
     assert "mix-blend-mode: screen;" in rule
 
 
-def test_colours_have_the_agreed_names():
+def test_colors_have_the_agreed_names():
     assert list(plots.COLORS) == ["bound", "gap", "evidence", "q", "p", "ink", "muted", "accent"]
 
 

@@ -1,1 +1,1 @@
-"""Arguments and files: what every other part of the package stands on. It imports nothing of ours."""
+"""Checks of arguments, files and text, used by all other parts of the package; it imports none of them."""

@@ -13,20 +13,20 @@ from typing import Any
 
 SIGNED_VERSION = 1
 _MARK = b"\nvaetut checkpoint "
-_END = len(_MARK) + 4 + 1 + 64 + 1  # the mark, the version in four digits, a space, the hash, a line break
+_END = len(_MARK) + 4 + 1 + 64 + 1  # the mark, the version in four digits, a space, the hash, a newline
 
 
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a new file, and put that in the place of ``path`` once it is complete and on the disk.
+    """Replace ``path`` atomically: ``write`` fills a temporary file, which is synced to the disk and then renamed.
 
-    At each moment there is a whole file at ``path``: the new one or the one before it, or none where there was none.
-    The new file has the permissions of any other; what an earlier process, killed while it wrote, left behind is
-    removed. Behind a symbolic link, the file is replaced and not the link.
+    At any moment ``path`` is either the complete new file or what it was before (also: no file). The new file has the
+    default permissions. Temporary files of earlier processes that were killed are removed. If ``path`` is a symbolic
+    link, the file that it points to is replaced, not the link.
     """
     path = Path(os.path.realpath(path))
     prefix = f".{path.name}.{platform.node() or 'local'}-"
     _remove_leftovers(path.parent, prefix)
-    # in the same folder: a rename is atomic within a file system alone
+    # in the same folder, because a rename is atomic only within one file system
     temporary = path.with_name(f"{prefix}{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         write(temporary)
@@ -35,7 +35,7 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the new name is on the disk only when its folder is
+    if os.name == "posix":  # the new name is on the disk only when its folder has been synced
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -44,8 +44,8 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _remove_leftovers(folder: Path, prefix: str) -> None:
-    """Remove the temporary files of this machine's processes that are no more."""
-    if os.name != "posix":  # elsewhere signal 0 is no question but ends the process
+    """Remove the temporary files of processes of this machine that have ended."""
+    if os.name != "posix":  # on Windows os.kill(pid, 0) would end the process
         return
     for file in folder.glob("*.part"):
         process = file.name.removeprefix(prefix).partition("-")[0]
@@ -58,7 +58,7 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it runs, and is another user's
+    except OSError:  # it is running, under another user
         pass
     return True
 
@@ -66,40 +66,36 @@ def _is_running(process: int) -> bool:
 def write_signed(path: Path, payload: bytes) -> None:
     """Write ``payload`` and one line with a mark, the format's version and the payload's SHA-256, atomically.
 
-    The hash finds damage. It is no protection against somebody who wants to write a valid file with other content.
+    The hash detects damage. It does not protect against somebody who deliberately writes another valid file.
     """
     atomically(path, lambda temporary: temporary.write_bytes(payload + _end(payload)))
 
 
 def read_signed(path: str | os.PathLike[str], kind: str = "file") -> bytes:
-    """The payload of a file of `write_signed`.
+    """The payload of a file that `write_signed` wrote.
 
     Args:
-        path: of the file.
+        path: the file.
         kind: what the file is called in errors, such as ``"checkpoint"``.
 
     Raises:
-        ValueError: if the file does not end with the hash of all before it. It is left as it is.
+        ValueError: if the file does not end with the hash of its payload. The file is not changed.
     """
     content = Path(path).read_bytes()
     payload, end = content[:-_END], content[-_END:]
     version = end[len(_MARK) : len(_MARK) + 4]
     if not end.startswith(_MARK):
-        start = (
-            "is cut short, or was written by something else than"
-            if content[:2] == b"PK"
-            else "was not written by"
-        )
+        start = "is incomplete, or was not written by" if content[:2] == b"PK" else "was not written by"
         raise refused(path, f"{start} vaetut.train", kind)
     if version.isdigit() and int(version) != SIGNED_VERSION:
         raise refused(path, f"has format {int(version)}, this vaetut reads format {SIGNED_VERSION}", kind)
     if end != _end(payload):
-        raise refused(path, "was damaged or changed: its SHA-256 is not the one that it ends with", kind)
+        raise refused(path, "was damaged or changed: its content does not match the SHA-256 at its end", kind)
     return payload
 
 
 def is_signed(path: str | os.PathLike[str]) -> bool:
-    """Whether a file ends as those of `write_signed` do; its hash may be wrong."""
+    """Whether a file ends as those of `write_signed` do; the hash is not checked."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _END))
@@ -116,10 +112,10 @@ def _end(payload: bytes) -> bytes:
 
 
 def write_json(path: Path, content: Any, *, indent: int = 2, compact: bool = False) -> None:
-    """Write a JSON file atomically; with ``compact`` the innermost lists and objects are on one line each.
+    """Write a JSON file atomically; with ``compact`` each innermost list or object is on one line.
 
     Raises:
-        ValueError: if a number is NaN or infinite: JSON has neither.
+        ValueError: if a number is NaN or infinite, which JSON cannot hold.
     """
     text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
     if compact:
@@ -131,11 +127,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it holds something else.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is not valid JSON, or holds something else than an object.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there")
+        raise FileNotFoundError(f"{path} does not exist")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Text for any console: what a stream cannot encode gets an ASCII stand-in, and a stream may be missing."""
+"""Text for any console: characters that a stream cannot encode are replaced by ASCII, and a stream may be missing."""
 
 from typing import Any
 
@@ -26,15 +26,15 @@ _STAND_INS = str.maketrans(
 
 
 def printable(text: str, stream: Any) -> str:
-    r"""``text`` as ``stream`` can print it: unchanged where its encoding allows, else with ASCII stand-ins.
+    r"""``text`` as ``stream`` can print it: unchanged if its encoding allows that, otherwise with ASCII replacements.
 
-    Consoles of Windows (cp1252), containers without a locale (ASCII) and some log files encode less than UTF-8; a
-    character that they lack would end the program with a UnicodeEncodeError. A stream that names no encoding, such as
+    Windows consoles (cp1252), containers without a locale (ASCII) and some log files cannot encode every character; one
+    that they lack would end the program with a UnicodeEncodeError. A stream that names no encoding, such as
     `io.StringIO` or a notebook's, takes any text.
 
     Args:
         text: what is to be printed.
-        stream: where, such as ``sys.stdout``; None, as ``pythonw`` has it, takes any text too.
+        stream: where it is printed, such as ``sys.stdout``; None (as under ``pythonw``) takes any text.
 
     Example:
         >>> import io
@@ -56,7 +56,7 @@ def printable(text: str, stream: Any) -> str:
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether ``stream`` is a terminal; one that is None, closed, or knows nothing of terminals is none.
+    """Whether ``stream`` is a terminal; False if it is None, closed, or has no ``isatty``.
 
     Example:
         >>> is_terminal(None)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# A variable of the context and not of the process: one thread that trains must not switch off another's checks.
+# A context variable, not a global one: a thread that trains must not switch off the checks of another thread.
 _enabled: ContextVar[bool] = ContextVar("vaetut_checks", default=True)
 
 
@@ -18,13 +18,13 @@ _enabled: ContextVar[bool] = ContextVar("vaetut_checks", default=True)
 def checks(enabled: bool) -> Iterator[None]:
     """Switch the checks of tensor *values* off, or on again, inside a ``with`` block.
 
-    By default every function looks at the numbers that it is given: NaN, infinity, pixels outside of [0, 1]. That
-    reads each tensor once, some 10 microseconds for a small one, and on a GPU the host waits for the device. Where the
-    data have been checked once, before a loop, ``checks(False)`` around the loop saves it. Types, shapes, dtypes and
-    names are checked all the same. `vaetut.train` does this by itself.
+    By default every function checks the numbers in its arguments: NaN, infinity, pixels outside of [0, 1]. That reads
+    each tensor once, about 10 microseconds for a small one, and on a GPU the host waits for the device. If the data
+    were checked before a loop, ``checks(False)`` around the loop saves that time. Types, shapes, dtypes and
+    names are always checked. `vaetut.train` does this by itself.
 
-    The setting holds for the present thread or asyncio task alone (`contextvars`), and blocks may be nested. The
-    checks of `torch.distributions` are another matter: ``Distribution.set_default_validate_args``.
+    The setting holds only for the current thread or asyncio task (`contextvars`), and blocks may be nested. The checks
+    of `torch.distributions` are separate: ``Distribution.set_default_validate_args``. (Chapter 11.)
 
     Args:
         enabled: True or False.
@@ -38,7 +38,7 @@ def checks(enabled: bool) -> Iterator[None]:
         >>> sgvb_b(model, model.encode(x), x)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ValueError: x must lie in [0, 1] for a Bernoulli likelihood, ...; divide 8-bit pixels by 255
-        >>> with checks(False):  # nonsense in, nonsense out
+        >>> with checks(False):  # wrong input gives a wrong bound, without an error
         ...     sgvb_b(model, model.encode(x), x).shape
         torch.Size([1])
     """
@@ -57,10 +57,10 @@ def values_are_checked() -> bool:
 
 
 def any_true(mask: Tensor) -> bool:
-    """Whether any value of ``mask`` is true; False where values are not checked, or where there are none to be read.
+    """Whether any value of ``mask`` is true; False if values are not checked, or cannot be read.
 
-    The latter are tensors on the ``meta`` device, fake ones, and those under ``torch.func.vmap`` or a tracer. Any
-    other error, such as a CUDA kernel's that failed before, is the caller's to see.
+    Values cannot be read of tensors on the ``meta`` device, of fake tensors, and under ``torch.func.vmap`` or a tracer.
+    Any other error, such as that of a CUDA kernel that failed earlier, is passed on.
     """
     if not values_are_checked() or mask.is_meta:
         return False
@@ -73,9 +73,9 @@ def any_true(mask: Tensor) -> bool:
 
 
 def has_no_values(error: RuntimeError) -> bool:
-    """Whether ``error`` is what torch raises when it is asked for the value of a tensor that stands for many, or none.
+    """Whether ``error`` is what torch raises when it is asked for the value of a tensor that has none.
 
-    Fake tensors have exceptions of their own; vmap and make_fx raise a bare RuntimeError, to be told by its text.
+    Fake tensors have their own exceptions; vmap and make_fx raise a plain RuntimeError, which only its text identifies.
     """
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return (
@@ -95,7 +95,7 @@ def positive_int(value: Any, name: str) -> int:
 
 
 def real_number(value: Any, name: str, allowed: str = "a number") -> float:
-    """Return ``value``, a real number (Python's or NumPy's), as a float; ``allowed`` is what the message asks for."""
+    """Return ``value``, a real number (Python's or NumPy's), as a float; ``allowed`` describes it in the message."""
     if isinstance(value, bool) or not isinstance(value, int | float | numbers.Real):
         raise TypeError(f"{name} must be {allowed}, got {value!r} of type {type(value).__name__}")
     return float(value)
@@ -118,7 +118,7 @@ def float_tensor(value: Any, name: str) -> Tensor:
 
 def finite(value: Tensor, name: str) -> Tensor:
     """Return ``value``, a tensor without NaN and infinity."""
-    # A sum is finite only if every term is, and takes one pass; it may overflow where they are finite all the same.
+    # If the sum is finite, so is every term, and a sum takes one pass; it may overflow although all terms are finite.
     if values_are_checked() and any_true(~torch.isfinite(value.detach().sum())):
         bad = ~torch.isfinite(value.detach())
         if any_true(bad):

@@ -1,9 +1,10 @@
-"""A training run in a file, from which `vaetut.train` goes on to the bit.
+"""The state of a training run in a file, from which `vaetut.train` resumes bit-exactly.
 
-The file is what ``torch.save`` makes of a dict of tensors and plain values, so that ``torch.load(path,
-weights_only=True)["model"]`` gets the parameters wherever torch is, followed by one line with the SHA-256 of all
-before it. It is read only if that hash is right, and then only with ``weights_only=True``, which runs no code from
-the file. The hash finds damage; it is no signature, and whoever wants to can write a valid file with other numbers.
+The file is the output of ``torch.save`` for a dict of tensors and plain values, so that
+``torch.load(path, weights_only=True)["model"]`` returns the parameters wherever torch is installed, followed by one
+line with the SHA-256 of that output. It is read only if the hash is right, and only with ``weights_only=True``, which
+runs no code from the file. The hash detects damage; it is not a signature, and anybody can write a valid file with
+other numbers.
 """
 
 import functools
@@ -26,18 +27,18 @@ _REQUIRED = ("epoch", "model", "arguments", "optimizer", "random_states", "histo
 
 
 class CheckpointWriter:
-    """Keeps the state of a run in the file ``path``; without a path it does nothing.
+    """Writes the state of a run to the file ``path``; without a path it does nothing.
 
     Args:
-        path: of the file.
-        configuration: what a run that goes on must have in common with this one.
+        path: the file.
+        configuration: what a resumed run must have in common with this one.
         model: the model.
-        parts: what else has a state, by the name of its entry in the file.
+        parts: the other objects with a state, by the name of their entry in the file.
         state: the user's own objects with a state, by name.
-        watch: of what has a state that is in no entry.
+        watch: finds state that is in no entry.
 
     Raises:
-        TypeError: if a state is of a kind that could not be read again.
+        TypeError: if a state has a type that could not be read again.
     """
 
     def __init__(
@@ -63,9 +64,9 @@ class CheckpointWriter:
                 _require_readable(f"state[{name!r}]", value)
 
     def load(self, epochs: int) -> tuple[History, list[Any]] | None:
-        """Give the model and all else its state in the file; return the history and the random states.
+        """Load the file into the model and all other parts; return the history and the random states.
 
-        Nothing is changed if the file does not fit. Without a file there is nothing to load: None.
+        If the file does not fit, nothing is changed. If there is no file, return None.
         """
         if self.path is None or not self.path.exists():
             return None
@@ -74,13 +75,13 @@ class CheckpointWriter:
         if content.get("untracked"):
             raise _refused(
                 self.path,
-                f"cannot be resumed: in the course of its run there changed {'; '.join(content['untracked'])}, and it "
-                "does not hold that. Give what changes a state_dict and load_state_dict, and pass it as state",
+                f"cannot be resumed: during its run {'; '.join(content['untracked'])} changed, and the file does not "
+                "hold that. Give the object that changes state_dict and load_state_dict, and pass it as state",
             )
         if epochs < content["epoch"]:
             raise ValueError(
                 f"epochs must be at least {content['epoch']}, which the run in checkpoint {self.path} has "
-                f"reached, got {epochs}: it is the number of all epochs, not of those to come"
+                f"reached, got {epochs}: it is the number of all epochs, not of additional ones"
             )
         now = {name: form(value) for name, value in self.model.state_dict().items()}
         require_equal(self.path, {name: form(value) for name, value in content["model"].items()}, now)
@@ -119,23 +120,23 @@ class CheckpointWriter:
         write_signed(self.path, serialized(content))
 
     def _untracked(self) -> list[str]:
-        """What has changed since the beginning and is in no entry. It is told once."""
+        """What has changed since the beginning and is in no entry. The warning is given once."""
         found = self.watch.changed() if self.watch is not None else []
         if set(found) - set(self.untracked):
             warnings.warn(
-                f"this run cannot be resumed from its checkpoint, which does not hold {'; '.join(found)}. Give what "
-                "changes a state_dict and load_state_dict, and pass it as state",
-                stacklevel=6,  # whoever called train
+                f"this run cannot be resumed from its checkpoint, which does not hold {'; '.join(found)}. Give the "
+                "object that changes state_dict and load_state_dict, and pass it as state",
+                stacklevel=6,  # the caller of train
             )
         self.untracked = sorted({*found, *self.untracked})
         return self.untracked
 
 
 def resolve_path(path: Any, resume: bool) -> Path:
-    """The file that ``checkpoint`` names, once it is clear that it can be written, and may be."""
+    """The path of ``checkpoint``; raise if it cannot or must not be written."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"checkpoint must be a path, got {type(path).__name__}")
-    # behind a link, the file is replaced and not the link
+    # if it is a link, the file that it points to is replaced
     file = Path(os.path.realpath(Path(path).expanduser()))
     if file.is_dir():
         raise ValueError(f"checkpoint must be the path of a file, got the folder {file}")
@@ -145,19 +146,19 @@ def resolve_path(path: Any, resume: bool) -> Path:
         raise PermissionError(f"checkpoint must be in a folder that can be written to, got {file}")
     if file.exists() and not resume:
         raise FileExistsError(
-            f"checkpoint {file} exists, and is left as it is: give resume=True to go on from it, another path, "
+            f"checkpoint {file} exists, and is not overwritten: use resume=True to continue it, or another path, "
             "or delete it"
         )
     return file
 
 
 def function_name(function: Any) -> str:
-    """A name by which a function is known again in another process."""
+    """A name that identifies a function in another process."""
     if isinstance(function, functools.partial):
         inner = [function_name(function.func), *map(repr, function.args)]
         return f"partial({', '.join(inner + [f'{k}={v!r}' for k, v in sorted(function.keywords.items())])})"
     named = function if hasattr(function, "__qualname__") else type(function)
-    # Files may move inside of a package: those of the first edition say vaetut.bounds, whatever the module is now.
+    # Functions may move inside of a package: files of the first edition name vaetut.bounds, whatever the module is now.
     module = (
         ".".join(named.__module__.split(".")[:2])
         if named.__module__.startswith("vaetut.")
@@ -170,8 +171,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a checkpoint: ``epoch``, ``model``, ``optimizer``, ``history``, ``configuration`` and so on.
 
     Raises:
-        ValueError: if the file is not one that `vaetut.train` wrote, is cut short, or was changed since. It is left as
-            it is.
+        ValueError: if the file was not written by `vaetut.train`, is incomplete, or was changed. The file is kept.
     """
     content = deserialized(read_signed(path, "checkpoint"), path, "checkpoint")
     if not set(_REQUIRED) <= set(content):
@@ -182,19 +182,19 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def require_equal(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse a file that is of another run."""
+    """Refuse a file of another run."""
     different = [name for name in {**now, **saved} if saved.get(name) != now.get(name)]
     if different:
         told = "; ".join(format_difference(name, saved.get(name), now.get(name)) for name in different[:5])
         more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
         raise _refused(
             path,
-            f"is of another run: {told}{more}. Go on with the same arguments, or give another path",
+            f"is of another run: {told}{more}. Resume with the same arguments, or use another path",
         )
 
 
 def format_difference(name: str, saved: Any, now: Any) -> str:
-    """How one entry differs; of texts with many lines, the first that is not the same."""
+    """How one entry differs; for a text of many lines, the first line that differs."""
     if isinstance(saved, str) and isinstance(now, str) and "\n" in saved + now:
         pairs = zip([*saved.split("\n"), ""], [*now.split("\n"), ""], strict=False)
         saved, now = next(((a.strip(), b.strip()) for a, b in pairs if a != b), (saved, now))
@@ -202,7 +202,7 @@ def format_difference(name: str, saved: Any, now: Any) -> str:
 
 
 def settings(optimizer: torch.optim.Optimizer) -> str:
-    """The class of a new optimizer, and how each group of parameters is set."""
+    """The class of a new optimizer, and the settings of each group of parameters."""
     groups = []
     for group in optimizer.param_groups:
         options = ", ".join(f"{name}={_plain(value)!r}" for name, value in group.items() if name != "params")
@@ -211,7 +211,7 @@ def settings(optimizer: torch.optim.Optimizer) -> str:
 
 
 def scheduler_settings(scheduler: Any) -> str | None:
-    """The class of a new scheduler, and how it is set."""
+    """The class of a new scheduler, and its settings."""
     if scheduler is None:
         return None
     options = (f"{name}={_plain(value)!r}" for name, value in sorted(scheduler.state_dict().items()))
@@ -225,9 +225,9 @@ def _plain(value: Any) -> Any:
 def _require_readable(name: str, value: Any) -> None:
     try:
         deserialized(serialized({name: value.state_dict()}), name, "state of")
-    except Exception as error:  # pickle has many
+    except Exception as error:  # pickle raises many kinds
         raise TypeError(
-            f"{name} must have a state_dict of tensors and plain values, to be kept in a checkpoint: "
+            f"{name} must have a state_dict of tensors and plain values, so that a checkpoint can hold it: "
             f"{type(error).__name__} for that of {type(value).__name__}"
         ) from error
 

@@ -1,4 +1,4 @@
-"""The compiled step of `vaetut.train`, chapter 11: one graph up to the gradients; on CUDA, one launch for all of it."""
+"""The compiled step of `vaetut.train`, chapter 11: one graph up to the gradients; on CUDA, one launch for the step."""
 
 import importlib
 import inspect
@@ -21,7 +21,7 @@ Step = Callable[[Tensor], Tensor]
 
 
 def compiled_step(objective: Objective, optimizer: torch.optim.Optimizer, communicator: Communicator) -> Step:
-    """The function that takes one step, given a minibatch; it returns its bounds."""
+    """The function that takes one step for a minibatch, and returns its bounds."""
     device, parameters = communicator.device, objective.trained()
     differentiate = _compiled_gradients(objective, device)
 
@@ -52,30 +52,28 @@ def compiled_step(objective: Objective, optimizer: torch.optim.Optimizer, commun
 
 
 def _compiled_gradients(objective: Objective, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Any]]:
-    """The bounds of a minibatch and the gradients of their mean, negative, in one graph for each size of minibatch.
+    """The bounds of a minibatch and the gradients of minus their mean, in one graph for each size of minibatch.
 
-    Code for any size would round in another way, and a resumed run would not be bit-exact.
+    Code for variable sizes would round differently, and a resumed run would not be bit-exact.
     """
     parameters = objective.trained()
-    # torch's own random numbers: those of a step that is not compiled, and made faster than the compiler's
+    # torch's random numbers, the same as those of the eager step, and faster than the compiler's
     options: dict[str, Any] = {"fallback_random": True}
     in_one_graph = hasattr(torch._dynamo.config, "trace_autograd_ops")
     if in_one_graph and device.type == "cpu":
-        # Kernels that are called from C++, and tanh as an exponential, which is right to 1e-7 and not to an ulp. Both
-        # together save a twenty-fifth of a step.
+        # Kernels called from C++, and tanh by an exponential, which has an error of 1e-7 instead of one ulp. Together
+        # they save 4 % of a step.
         options |= {"cpp_wrapper": True, "cpp.use_decompose_tanh": True}
     arguments: dict[str, Any] = {"dynamic": False, "fullgraph": True, "options": options}
     if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
-        arguments["isolate_recompiles"] = (
-            True  # what other runs of this process compiled does not count as ours
-        )
+        arguments["isolate_recompiles"] = True  # separate from what other runs of this process compiled
     else:
         torch.compiler.reset()
 
     def bound_of(minibatch: Tensor) -> Tensor:
         return objective(minibatch)
 
-    if not in_one_graph:  # an older torch: the backward pass has a graph of its own
+    if not in_one_graph:  # an older torch: the backward pass is a separate graph
         bound_of = torch.compile(bound_of, **arguments)
 
     def differentiate(minibatch: Tensor) -> tuple[Tensor, Any]:
@@ -95,7 +93,7 @@ def _compiled_gradients(objective: Objective, device: torch.device) -> Callable[
 
 
 def _reason(error: BaseException, device: torch.device) -> str:
-    """Why `torch.compile` failed: for want of a compiler, or because of the model."""
+    """Why `torch.compile` failed: no compiler, or the model."""
     chain: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting:
@@ -108,17 +106,15 @@ def _reason(error: BaseException, device: torch.device) -> str:
         isinstance(one, FileNotFoundError) for one in chain
     ):
         needed = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler such as g++"
-        return (
-            f"compile=True needs {needed}, and none works here: install one, or leave compile out ({error})"
-        )
+        return f"compile=True needs {needed}, which does not work here: install it, or omit compile ({error})"
     return f"compile must be False for this model and bound: torch.compile fails ({error})"
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """A compiled step is made and used inside of this.
+    """The context in which a compiled step is made and used.
 
-    Torch's compiler switches the argument checks of all distributions off, for good: here they are on again afterwards.
+    Torch's compiler switches off the argument checks of all distributions permanently; this restores them at the end.
     """
     checks = Distribution._validate_args
     try:
@@ -135,7 +131,7 @@ def compiling() -> Iterator[None]:
 
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """Products of float32 matrices are as precise as ``precision`` says; afterwards as before."""
+    """Set the precision of float32 matrix products to ``precision``; restore it at the end."""
     before = torch.get_float32_matmul_precision()
     try:
         if precision != before:
@@ -150,15 +146,15 @@ def matmul_precision(precision: str) -> Iterator[None]:
 
 
 class Graphs(Protocol):
-    """What records the launches of a function, once, and gives a function that launches them all again."""
+    """Records the launches of a function once, and returns a function that replays them."""
 
     device: torch.device
 
     def warm_up(self, function: Callable[[], Any]) -> None:
-        """Call a function where that does not disturb a later recording."""
+        """Call a function so that it does not disturb a later recording."""
 
     def record(self, function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """The function that replays all launches of ``function``, and the tensor in which its result then lies."""
+        """The function that replays all launches of ``function``, and the tensor that then holds its result."""
 
 
 class CudaGraphs:
@@ -169,7 +165,7 @@ class CudaGraphs:
         self.pool: Any = None
 
     def warm_up(self, function: Callable[[], Any]) -> None:
-        """On a stream of its own, as `torch.cuda.graph` asks for."""
+        """On a separate stream, as `torch.cuda.graph` requires."""
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
@@ -177,7 +173,7 @@ class CudaGraphs:
         torch.cuda.current_stream(self.device).wait_stream(stream)
 
     def record(self, function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        """All graphs of a run share their memory, for they are never replayed at the same time."""
+        """All graphs of a run share their memory, since they are never replayed at the same time."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self.device), torch.cuda.graph(graph, pool=self.pool):
             result = function()
@@ -186,7 +182,7 @@ class CudaGraphs:
 
 
 def can_be_captured(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer's step is nothing but launches that read all that changes from the device."""
+    """Whether an optimizer's step consists of launches only, and reads everything that changes from the device."""
     return (
         type(optimizer) in _CAPTURABLE
         and not hooks(optimizer)
@@ -198,7 +194,7 @@ def can_be_captured(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def captured(step: Step, objective: Objective, optimizer: torch.optim.Optimizer, graphs: Graphs) -> Step:
-    """A step that is recorded at the first minibatch of each size, and replayed from then on."""
+    """A step that is recorded for the first minibatch of each size, and replayed for later ones."""
     recorded: dict[tuple[int, ...], tuple[Tensor, Callable[[], None], Tensor, list[Tensor | None]]] = {}
     parameters = objective.trained()
 
@@ -207,7 +203,7 @@ def captured(step: Step, objective: Objective, optimizer: torch.optim.Optimizer,
         if size not in recorded:
             static = minibatch.clone()
             with undone(objective, optimizer, graphs.device):
-                for _ in range(_WARM_UPS):  # the compiler works, and the optimizer makes its state
+                for _ in range(_WARM_UPS):  # compiles, and lets the optimizer create its state
                     graphs.warm_up(lambda: step(static))
             with unchanged(graphs.device):
                 replay, bound = graphs.record(lambda: step(static))
@@ -224,10 +220,9 @@ def captured(step: Step, objective: Objective, optimizer: torch.optim.Optimizer,
 
 @contextmanager
 def undone(objective: Objective, optimizer: torch.optim.Optimizer, device: torch.device) -> Iterator[None]:
-    """What happens inside leaves the model, the optimizer's state and the random numbers as they were.
+    """Undo all changes inside of the block to the model, the optimizer's state and the random numbers.
 
-    Tensors keep their places in memory. State that the optimizer makes inside stays, as zeros: that is how Adam's
-    begins.
+    Tensors keep their addresses. State that the optimizer creates inside is set to zeros, the initial state of Adam.
     """
     tensors = [*objective.parameters(), *objective.buffers()]
     before = [tensor.detach().clone() for tensor in tensors]

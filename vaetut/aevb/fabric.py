@@ -1,4 +1,4 @@
-"""Training on several devices for `vaetut.train`, by way of Lightning Fabric and torch.distributed: chapter 11."""
+"""Training on several devices for `vaetut.train`, with Lightning Fabric and torch.distributed: chapter 11."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +16,9 @@ _PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.float32, "64-true":
 class FabricCommunicator(Communicator):
     """One replica of the model in each rank of a `lightning_fabric.Fabric`.
 
-    All go through the same permutation. Each takes its part of every minibatch, with random numbers of its own;
-    the gradients are averaged, so that all take the same step. With fewer datapoints than ranks, idle ranks
-    still run one to join the all-reduce; its loss is dropped.
+    All ranks use the same permutation. Each takes its share of every minibatch, with its own random numbers; the
+    gradients are averaged, so that all take the same step. With fewer datapoints than ranks, idle ranks still run one
+    to join the all-reduce; its loss is dropped.
     """
 
     def __init__(self, fabric: Any, dtype: torch.dtype) -> None:
@@ -41,7 +41,7 @@ class FabricCommunicator(Communicator):
         self.kind = f"{self.size} of Fabric, {precision}"
 
     def seed(self, seed: int) -> int:
-        """Each rank has random numbers of its own, rank 0 those of a process alone."""
+        """Each rank has its own random numbers; those of rank 0 are those of a single process."""
         return (seed + self.rank * 0x9E3779B97F4A7C15) % 2**64 if self.rank else seed
 
     def wrap(
@@ -56,11 +56,11 @@ class FabricCommunicator(Communicator):
         return order if self.size == 1 else self.fabric.broadcast(order).to(order.device)
 
     def share(self, minibatch: Tensor) -> Tensor:
-        """Every size-th datapoint: shares of a small minibatch differ by one, and may be empty."""
+        """Every ``size``-th datapoint: the sizes of the shares differ by at most one, and may be 0."""
         return minibatch[self.rank :: self.size]
 
     def loss(self, bound: Tensor, minibatch_size: int) -> Tensor:
-        """Shares of different length count by their length: the mean over ranks is that of the minibatch."""
+        """Shares are weighted by their length, so that the mean over ranks is that of the minibatch."""
         if self.size == 1:
             return super().loss(bound, minibatch_size)
         return -bound.sum() * (self.size / minibatch_size)
@@ -77,7 +77,7 @@ class FabricCommunicator(Communicator):
         return self.fabric.all_reduce(mine, reduce_op="sum") / number
 
     def random_states(self) -> list[list[Tensor]]:
-        """The states of all ranks, in each of them."""
+        """The states of all ranks, gathered in each rank."""
         mine = random_state(self.device)
         if self.size == 1:
             return [mine]
@@ -85,5 +85,5 @@ class FabricCommunicator(Communicator):
         return [[kind[rank].clone() for kind in kinds] for rank in range(self.size)]
 
     def autocast(self) -> Any:
-        """Fabric's precision, outside of the module that it wraps."""
+        """Fabric's precision, for code outside of the module that it wraps."""
         return self.fabric.autocast()

@@ -6,11 +6,11 @@ from typing import Any
 
 @dataclass
 class History:
-    """What `train` returns: the bound, in nats per datapoint, after each epoch.
+    """What `train` returns: the bound, in nats per datapoint, after each epoch (chapter 11).
 
     Attributes:
-        train: the mean over the epoch's batches, each taken just before the step that it causes; the early
-            ones are from parameters that are almost an epoch old.
+        train: the mean of the bounds of the epoch's minibatches, each before its own step; the parameters of the early
+            ones are almost an epoch older than those at the end.
         validation: the mean over the validation data, with the parameters at the end of the epoch; empty
             without such data.
 
@@ -33,7 +33,7 @@ class History:
         return 1 + self.validation.index(max(self.validation)) if self.validation else None
 
     def to_dict(self) -> dict[str, list[float]]:
-        """The curves as plain lists, ready for ``json.dump``.
+        """The curves as plain lists, for ``json.dump``.
 
         Example:
             >>> History(train=[-30.0, -25.0]).to_dict()

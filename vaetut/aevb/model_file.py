@@ -1,8 +1,8 @@
-"""A trained `vaetut.VAE` in a file, and the way back: chapter 11.
+"""Write a trained `vaetut.VAE` to a file, and read it: chapter 11.
 
-The file is what ``torch.save`` makes of a dict of tensors and plain values, followed by one line with the SHA-256 of
-all before it. It is read only if that hash is right, and then only with ``weights_only=True``, which runs no code
-from the file. The hash finds damage; it does not say who wrote the file.
+The file is the output of ``torch.save`` for a dict of tensors and plain values, followed by one line with the SHA-256
+of that output. It is read only if the hash is right, and only with ``weights_only=True``, which runs no code from the
+file. The hash detects damage; it does not show who wrote the file.
 """
 
 import io
@@ -22,20 +22,20 @@ MODEL, CHECKPOINT = "model.pt", "checkpoint.pt"  # in the folder of a run of the
 
 
 def save_model(model: VAE, path: str | os.PathLike[str]) -> None:
-    """Write a trained model to a file, for `load_model`.
+    """Write a trained model to a file, for `load_model` (chapter 11).
 
-    The file holds the parameters, on the CPU, and what `vaetut.VAE` was called with: no code, and nothing of the
-    training (``train(..., checkpoint=...)`` keeps a run that is to go on). What was at ``path`` is replaced
-    atomically: whatever happens meanwhile, there is the old file or the new one.
+    The file holds the parameters, on the CPU, and the arguments of `vaetut.VAE`: no code, and no state of
+    the training (for a run that is to be resumed use ``train(..., checkpoint=...)``). ``path`` is replaced atomically:
+    at any moment it is the old file or the new one.
 
     Args:
-        model: a `vaetut.VAE`. Of a class of your own, only your program knows how to make one; keep its
+        model: a `vaetut.VAE`. For a class of your own, which only your program can construct, save its
             ``state_dict()`` with ``torch.save``.
-        path: of the file, in a folder that exists.
+        path: the file, in a folder that exists.
 
     Raises:
         TypeError: if the model is of another class.
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if the folder does not exist.
 
     Example:
         >>> import tempfile
@@ -51,32 +51,32 @@ def save_model(model: VAE, path: str | os.PathLike[str]) -> None:
 
 
 def load_model(path: str | os.PathLike[str]) -> VAE:
-    """Read the trained model in a file of `save_model`, in a checkpoint of `vaetut.train`, or in a run's folder.
+    """Read the trained model in a file of `save_model`, a checkpoint of `vaetut.train`, or a run's folder (chapter 11).
 
-    Of a folder of the command ``vaetut train`` that is ``model.pt``, and before the run has ended its checkpoint; of a
-    checkpoint it is the model at the end of the last complete epoch, or, where the run has ``patience``, of the best
-    one so far. Files of the first edition are read as well.
+    In a folder of the command ``vaetut train`` it reads ``model.pt``, or, if there is none, the checkpoint. A
+    checkpoint holds the model at the end of the last complete epoch, or, if the run has ``patience``, of the best one
+    so far. Files of the first edition are read too.
 
     Args:
-        path: of the file or the folder.
+        path: the file or the folder.
 
     Returns:
         The model on the CPU, in evaluation mode. No random numbers are drawn.
 
     Raises:
-        FileNotFoundError: if there is no such file, or the folder has neither.
-        ValueError: if the file is something else, is damaged, or holds a model of another class. It is left as it is.
+        FileNotFoundError: if the file does not exist, or the folder has neither.
+        ValueError: if the file is of another kind, is damaged, or holds a model of another class. It is not changed.
 
     Example:
         >>> load_model("nowhere.pt")
         Traceback (most recent call last):
-        FileNotFoundError: nowhere.pt is not there; ...
+        FileNotFoundError: nowhere.pt does not exist; ...
     """
     return read_model(path)[0]
 
 
 def write_model(model: VAE, path: str | os.PathLike[str], about: dict[str, Any]) -> None:
-    """`save_model`, with more plain values to be kept: ``about`` may hold the name of the data, for instance."""
+    """`save_model`, with additional plain values ``about``, such as the name of the data."""
     if type(model) is not VAE:
         raise TypeError(
             f"model must be a vaetut.VAE, got {type(model).__name__}; torch.save keeps its state_dict()"
@@ -94,17 +94,17 @@ def write_model(model: VAE, path: str | os.PathLike[str], about: dict[str, Any])
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[VAE, dict[str, Any]]:
-    """The model that `load_model` gives, and the other values that `write_model` kept with it."""
+    """The model, as `load_model` returns it, and the additional values of `write_model`."""
     file = Path(path).expanduser()
     if file.is_dir():
         found = [file / name for name in (MODEL, CHECKPOINT) if (file / name).is_file()]
         if not found:
             raise FileNotFoundError(
-                f"{path} holds neither {MODEL} nor {CHECKPOINT}: it is no folder of `vaetut train`"
+                f"{path} holds neither {MODEL} nor {CHECKPOINT}: it is not a folder of `vaetut train`"
             )
         file = found[0]
     if not file.is_file():
-        raise FileNotFoundError(f"{path} is not there; name a file of save_model or the folder of a run")
+        raise FileNotFoundError(f"{path} does not exist; name a file of save_model or the folder of a run")
     signed = files.is_signed(file)
     payload = files.read_signed(file) if signed else file.read_bytes()
     content = deserialized(payload, file, "file")
@@ -121,13 +121,13 @@ def read_model(path: str | os.PathLike[str]) -> tuple[VAE, dict[str, Any]]:
         }
         return _vae(file, content.get("arguments"), content.get("parameters")), about
     if not signed or not {"arguments", "model", "epoch"} <= set(content):
-        raise files.refused(file, "holds no model of vaetut", "file")
+        raise files.refused(file, "does not hold a model of vaetut", "file")
     best = content.get("best") or {}
     return _vae(file, content["arguments"], best.get("model", content["model"])), {}
 
 
 def constructor_arguments(model: nn.Module) -> dict[str, Any]:
-    """What `vaetut.VAE` is to be called with to make a model like this one; nothing for other models."""
+    """The arguments of `vaetut.VAE` that construct a model like this one; empty for other classes."""
     if type(model) is not VAE:
         return {}
     names = ("data_dim", "latent_dim", "hidden_dim", "activation")
@@ -135,18 +135,18 @@ def constructor_arguments(model: nn.Module) -> dict[str, Any]:
 
 
 def serialized(content: dict[str, Any]) -> bytes:
-    """What ``torch.save`` makes of ``content``."""
+    """The bytes that ``torch.save`` writes for ``content``."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
 def deserialized(payload: bytes, path: Any, kind: str) -> dict[str, Any]:
-    """The dict of tensors and plain values that `serialized` made ``payload`` of."""
+    """The dict of tensors and plain values that `serialized` turned into ``payload``."""
     try:
         content = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
-    except Exception as error:  # whatever a file that is not ours makes of torch.load
-        # without torch's own words, which advise to switch weights_only off
+    except Exception as error:  # torch.load raises many kinds for a foreign file
+        # without torch's message, which advises to set weights_only=False
         raise files.refused(path, f"cannot be read ({type(error).__name__})", kind) from None
     if not isinstance(content, dict):
         raise files.refused(path, f"must hold a dict, got {type(content).__name__}", kind)
@@ -155,13 +155,13 @@ def deserialized(payload: bytes, path: Any, kind: str) -> dict[str, Any]:
 
 def _vae(path: Path, arguments: Any, parameters: Any) -> VAE:
     if not arguments:
-        raise files.refused(path, "holds a model of a class of its own, and no VAE", "file")
+        raise files.refused(path, "holds a model of another class than VAE", "file")
     try:
         with torch.device("meta"):  # no random numbers are drawn
             model = VAE(**arguments)
         model.load_state_dict(parameters, assign=True)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise files.refused(
-            path, f"holds a VAE that is not what its arguments make ({error})", "file"
+            path, f"holds a VAE whose parameters do not fit its arguments ({error})", "file"
         ) from error
     return model.eval()

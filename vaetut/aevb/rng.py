@@ -1,7 +1,7 @@
-"""torch's random numbers while a model is trained: they start from a seed, and afterwards are what they were.
+"""torch's random numbers during training: they start from a seed, and at the end the previous state is restored.
 
-The draws of `torch.distributions` come from torch's global generators and from no other, so two runs in threads of one
-process would take each other's numbers. `one_run_at_a_time` makes the second wait for the first.
+The draws of `torch.distributions` always come from torch's global generators, so two runs in threads of one process
+would take each other's numbers. `one_run_at_a_time` makes the second wait for the first.
 """
 
 import threading
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-_lock = threading.RLock()  # of the thread: a bound may itself train another model
+_lock = threading.RLock()  # reentrant: a bound may itself train another model
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def one_run_at_a_time() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's random numbers on the CPU and on ``device`` start from ``seed``; afterwards they go on as before."""
+    """torch's random numbers on the CPU and on ``device`` start from ``seed``; their state is restored at the end."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.default_generator.manual_seed(seed)
@@ -35,7 +35,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def unchanged(device: torch.device) -> Iterator[None]:
-    """The random numbers that are drawn inside are drawn again afterwards."""
+    """Restore the random state at the end, so that draws inside of the block have no effect on later ones."""
     states = random_state(device)
     try:
         yield
@@ -44,13 +44,13 @@ def unchanged(device: torch.device) -> Iterator[None]:
 
 
 def random_state(device: torch.device) -> list[Tensor]:
-    """The states of torch's random numbers on the CPU and, where there is one, on the GPU ``device``."""
+    """The states of torch's random numbers on the CPU and, if ``device`` is a GPU, on that."""
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def set_random_state(states: list[Tensor], device: torch.device) -> None:
-    """Go on from what `random_state` gave; from that of a CPU, a GPU's own random numbers go on as they are."""
+    """Set what `random_state` returned. (The state of a CPU run does not change a GPU's random numbers.)"""
     torch.set_rng_state(states[0])
     if device.type == "cuda" and len(states) > 1:
         torch.cuda.set_rng_state(states[1], device)

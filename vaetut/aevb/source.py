@@ -1,4 +1,4 @@
-"""Where minibatches come from: data on the device, rows that are read when they are needed, or a DataLoader."""
+"""The sources of minibatches: data on the device, rows that are read when they are needed, or a DataLoader."""
 
 import hashlib
 import mmap
@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from vaetut._support.validate import finite, float_tensor
 
 _ACCEPTED = "or a NumPy array, an ImageData, a Dataset or a DataLoader"
-_SHARE = 0.5  # of a GPU's free memory that the data may take; more of them stay on the host
-_MARKS = 1000  # rows of a memory-mapped array that its fingerprint is made of
+_SHARE = 0.5  # of a GPU's free memory that the data may use; larger data stay on the host
+_MARKS = 1000  # rows of a memory-mapped array in its fingerprint
 
 
 class Resident:
-    """Data ``[N, D]`` that are on the device as a whole. A minibatch is the *indices* of its rows."""
+    """Data ``[N, D]`` that are completely on the device. A minibatch is a tensor of row *indices*."""
 
     def __init__(self, x: Tensor, given: Tensor) -> None:
         self.x, self.given = x, given
@@ -28,7 +28,7 @@ class Resident:
         return len(self.x)
 
     def first(self) -> Tensor:
-        """Two datapoints, or all where there are fewer."""
+        """Two datapoints, or all if there are fewer."""
         return self.x[:2]
 
     def minibatches(
@@ -44,7 +44,7 @@ class Resident:
 
 
 class Rows:
-    """Rows that are read, checked and brought to the device a minibatch at a time. A minibatch is its *values*."""
+    """Rows that are read and moved to the device one minibatch at a time. A minibatch is a tensor of *values*."""
 
     def __init__(self, read: Callable[[list[int]], Tensor], number: int, mark: Callable[[], str]) -> None:
         self.read, self.number, self.fingerprint = read, number, mark
@@ -53,7 +53,7 @@ class Rows:
         return self.number
 
     def first(self) -> Tensor:
-        """Two datapoints, or one where there is one."""
+        """Two datapoints, or one if there is only one."""
         return self.read(list(range(min(2, self.number))))
 
     def minibatches(
@@ -64,13 +64,13 @@ class Rows:
             yield self.read(index.tolist())
 
     def chunks(self, size: int) -> Iterator[Tensor]:
-        """All rows in their order, some at a time."""
+        """All rows in order, in chunks."""
         for start in range(0, self.number, size):
             yield self.read(list(range(start, min(start + size, self.number))))
 
 
 class Loader:
-    """The minibatches of a DataLoader, which has an order and a size of its own."""
+    """The minibatches of a DataLoader, which has its own order and batch size."""
 
     def __init__(self, loader: DataLoader[Any], prepare: Callable[[Any], Tensor]) -> None:
         self.loader, self.prepare = loader, prepare
@@ -80,7 +80,7 @@ class Loader:
         return 0 if isinstance(dataset, IterableDataset) else len(dataset)
 
     def first(self) -> Tensor:
-        """Two datapoints, where they can be had without a step of the loader."""
+        """Two datapoints, if they can be read without a step of the loader."""
         dataset: Any = self.loader.dataset
         if isinstance(dataset, IterableDataset):
             return next(self.chunks(2))[:2]
@@ -98,14 +98,14 @@ class Loader:
             yield self.prepare(item)
 
     def fingerprint(self) -> str:
-        """What can be known without reading the data."""
+        """A description that does not read the data."""
         batches = getattr(self.loader, "batch_size", None), self.loader.drop_last
         return (
             f"DataLoader of {len(self)} {type(self.loader.dataset).__name__}, batch_size, drop_last {batches}"
         )
 
     def generators(self) -> list[torch.Generator]:
-        """The generators of its own that decide the loader's order."""
+        """The loader's own generators, which determine its order."""
         samplers = (self.loader, self.loader.sampler, getattr(self.loader.batch_sampler, "sampler", None))
         found = {id(made): made for s in samplers if (made := getattr(s, "generator", None)) is not None}
         return list(found.values())
@@ -115,7 +115,7 @@ class Loader:
         return {"generators": [generator.get_state() for generator in self.generators()]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Set them."""
+        """Set the states of these generators."""
         for generator, value in zip(self.generators(), state["generators"], strict=True):
             generator.set_state(value)
 
@@ -124,10 +124,10 @@ Source = Resident | Rows | Loader
 
 
 def open_source(data: Any, name: str, dtype: torch.dtype, bernoulli: bool, device: torch.device) -> Source:
-    """The source of the minibatches of ``data``, once it is clear that the model can take them."""
+    """The source of the minibatches of ``data``; raise if the model cannot take them."""
 
     def prepare(value: Any) -> Tensor:
-        """What one minibatch holds, as the model takes it. It is checked on the host, where that makes nobody wait."""
+        """A minibatch as the model takes it. It is checked on the host, so that no device has to be waited for."""
         x = value[0] if isinstance(value, tuple | list) else value
         if not isinstance(x, Tensor):
             raise TypeError(
@@ -163,21 +163,19 @@ def open_source(data: Any, name: str, dtype: torch.dtype, bernoulli: bool, devic
 def check_rows(data: Any, name: str, dtype: torch.dtype, bernoulli: bool) -> Tensor:
     """Data ``[N, D]`` that a model with parameters of ``dtype`` can be trained on."""
     if isinstance(data, Tensor) and data.layout != torch.strided:
-        raise TypeError(f"{name} must be dense, got layout {data.layout}; {name}.to_dense() makes it so")
+        raise TypeError(f"{name} must be dense, got layout {data.layout}; {name}.to_dense() converts it")
     x = float_tensor(data, name)
     if x.dim() != 2 or 0 in x.shape:
         raise ValueError(f"{name} must have shape [N, D] with N and D at least 1, got {tuple(x.shape)}")
     if x.requires_grad:
-        raise ValueError(
-            f"{name} must not require a gradient, for it is not trained; {name}.detach() does not"
-        )
+        raise ValueError(f"{name} must not require a gradient, since it is not trained; use {name}.detach()")
     if x.dtype != dtype:
         raise TypeError(
             f"{name} must have the dtype of the model's parameters, {dtype}, got {x.dtype}; "
             "model.float() or model.double() converts the model"
         )
     finite(x, name)
-    smallest, largest = x.aminmax()  # one pass over data that may be large
+    smallest, largest = x.aminmax()  # one pass over possibly large data
     if bernoulli and bool((smallest < 0) | (largest > 1)):
         raise ValueError(
             f"{name} must lie in [0, 1] for a Bernoulli likelihood, got values from {float(smallest):g} to "
@@ -187,15 +185,15 @@ def check_rows(data: Any, name: str, dtype: torch.dtype, bernoulli: bool) -> Ten
 
 
 def warn_of_constant_columns(x: Tensor) -> None:
-    """A density has no upper limit where a column of the data has no variance."""
+    """Warn of constant columns, for which a Gaussian density has no upper limit."""
     low, high = x.aminmax(dim=0)
     constant = (low == high).nonzero().flatten().tolist() if len(x) > 1 else []
     if constant:
         warnings.warn(
             f"{len(constant)} of {x.shape[1]} columns of data are constant, the first is {constant[0]}: a Gaussian "
-            "likelihood whose variance is learned has no upper limit there, and the bound grows without meaning. "
+            "likelihood whose variance is learned has no upper limit there, and the bound becomes meaningless. "
             "Leave these columns out, or add noise to them",
-            stacklevel=6,  # whoever called train
+            stacklevel=6,  # the caller of train
         )
 
 
@@ -213,15 +211,15 @@ def _split(order: Tensor, size: int, drop_last: bool) -> Iterator[Tensor]:
 
 
 def _memory_mapped(array: Any, name: str, prepare: Callable[[Any], Tensor]) -> Rows:
-    """A file of an array, of which no more than a minibatch is in memory."""
+    """An array in a file, of which one minibatch at a time is in memory."""
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name} must have shape [N, D] with N and D at least 1, got {array.shape}")
     layout = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
 
     def read(index: list[int]) -> Tensor:
         rows = array
-        if isinstance(array.base, mmap.mmap) and array.filename:  # and no part of another array
-            # A map of its own for each minibatch: the pages that a map has touched count as memory until it ends.
+        if isinstance(array.base, mmap.mmap) and array.filename:  # and not a view of another array
+            # A new map for each minibatch: the pages that a map has touched count as memory until it is closed.
             place: dict[str, Any] = {"offset": array.offset, "shape": array.shape, "order": layout}
             rows = np.memmap(array.filename, array.dtype, mode="r", **place)
         return prepare(torch.from_numpy(np.array(rows[index])))
@@ -240,7 +238,7 @@ def _dataset(data: Any, name: str, prepare: Callable[[Any], Tensor]) -> Rows:
     if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
         raise TypeError(
             f"{name} must have a length and items by their index, got the {type(data).__name__}; "
-            "torch.utils.data.DataLoader gives its minibatches"
+            "use a torch.utils.data.DataLoader of it"
         )
     if len(data) == 0:
         raise ValueError(f"{name} must have at least one item, got an empty {type(data).__name__}")

@@ -1,4 +1,4 @@
-"""What a step of `vaetut.train` is made of: objective, ranks, modes, an epoch's mean (chapter 11)."""
+"""The parts of a step of `vaetut.train`: objective, ranks, modes, an epoch's mean (chapter 11)."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from vaetut.aevb.rng import random_state
 from vaetut.data import binarize as black_and_white
 
-_VALIDATION_BATCH = 1000  # without gradients a larger batch fits, and is faster
+_VALIDATION_BATCH = 1000  # without gradients a larger batch fits in memory, and is faster
 
 
 class Objective(nn.Module):
-    """The bound as a module, which holds the model's parameters and, where they fit on the device, the data.
+    """The bound as a module, which holds the model's parameters and, if they fit on the device, the data.
 
-    It is then called with indices of the data and not with the data themselves, whose dtype a wrapper would change.
+    In that case it is called with indices of the data, not with the data, whose dtype a wrapper would change.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class Objective(nn.Module):
         return self.bound(self.model, self.model.encode(x), x, self.num_samples)
 
     def trained(self) -> list[nn.Parameter]:
-        """The parameters that take part."""
+        """The parameters that require a gradient."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
 
 class Communicator:
-    """The processes that train together: here there is one rank. `vaetut.aevb.fabric` has more."""
+    """The ranks that train together: here only one; `vaetut.aevb.fabric` has several."""
 
     rank, size = 0, 1
     kind = "one process"
@@ -81,7 +81,7 @@ class Communicator:
         return -bound.mean()
 
     def mean(self, values: list[Tensor], number: int) -> Tensor:
-        """The mean of the ``number`` values that all ranks have together."""
+        """The mean of the ``number`` values of all ranks together."""
         return torch.cat(values).mean()
 
     def random_states(self) -> list[list[Tensor]]:
@@ -89,15 +89,15 @@ class Communicator:
         return [random_state(self.device)]
 
     def autocast(self) -> Any:
-        """A context in which a module computes as it does in training."""
+        """A context with the precision of training."""
         return nullcontext()
 
 
 def training_modes(model: nn.Module) -> dict[nn.Module, bool]:
     """Which parts of a model are in training mode while it is trained.
 
-    A part in evaluation mode inside of a model in training mode is one that its owner keeps fixed, and stays so. A
-    model that is in evaluation mode as a whole, such as one that was loaded, is put into training mode as a whole.
+    A part in evaluation mode inside of a model in training mode was frozen by the user, and stays in evaluation mode.
+    If the whole model is in evaluation mode, as a loaded one is, all of it is put into training mode.
     """
     before = {module: module.training for module in model.modules()}
     if not model.training:
@@ -108,14 +108,14 @@ def training_modes(model: nn.Module) -> dict[nn.Module, bool]:
 
 
 def set_modes(modes: dict[nn.Module, bool]) -> None:
-    """Put each part of a model into its mode."""
+    """Set the mode of each part of a model."""
     for module, mode in modes.items():
         module.training = mode
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model is in evaluation mode, and afterwards each of its parts in the mode that it had."""
+    """Put the model into evaluation mode, and restore the mode of each of its parts at the end."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -126,7 +126,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(objective: Objective, source: Any, batch_size: int, communicator: Communicator) -> list[Tensor]:
-    """The bounds of all validation data, with the parameters as they are."""
+    """The bounds of all validation data with the current parameters."""
     size = max(batch_size, _VALIDATION_BATCH)
     with communicator.autocast():
         if isinstance(source, Tensor):
@@ -153,19 +153,19 @@ def mean_bound(
 
 
 def pixels(x: Tensor, how: str) -> Tensor:
-    """The data as the bound gets them."""
+    """The data in the form in which the bound uses them."""
     return x if how == "none" else black_and_white(x, how)
 
 
 class BestEpoch:
-    """The best validation bound so far, its epoch and the parameters then; without ``patience`` it keeps nothing."""
+    """The best validation bound so far, its epoch and its parameters; without ``patience`` it stores nothing."""
 
     def __init__(self, patience: int | None) -> None:
         self.patience, self.epoch, self.bound = patience, 0, -math.inf
         self.parameters: dict[str, Tensor] = {}
 
     def update(self, epoch: int, bound: float, model: nn.Module) -> None:
-        """Take note of an epoch."""
+        """Record an epoch."""
         if self.patience is not None and bound > self.bound:
             self.epoch, self.bound = epoch, bound
             self.parameters = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -175,14 +175,14 @@ class BestEpoch:
         return self.patience is not None and self.epoch > 0 and epoch - self.epoch >= self.patience
 
     def restore(self, model: nn.Module) -> None:
-        """Give the model the best epoch's parameters."""
+        """Load the best epoch's parameters into the model."""
         if self.parameters:
             model.load_state_dict(self.parameters)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it but ``patience``."""
+        """The state, without ``patience``."""
         return {"epoch": self.epoch, "bound": self.bound, "model": self.parameters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the output of `state_dict`."""
         self.epoch, self.bound, self.parameters = state["epoch"], state["bound"], state["model"]

@@ -1,23 +1,30 @@
 """Auto-encoding variational Bayes: the training loop of chapter 11 (AEVB algorithm 1)."""
 
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from vaetut._support.validate import checks
 from vaetut.aevb import rng
-from vaetut.aevb.arguments import Arguments, Run, is_plateau, resolved
+from vaetut.aevb.arguments import Arguments
 from vaetut.aevb.compiled import compiled_step, compiling, matmul_precision
+from vaetut.aevb.epochs import (
+    explained_memory_errors,
+    finish_epoch,
+    is_stopped,
+    progress_bar,
+    start,
+    validation_bound,
+)
 from vaetut.aevb.history import History
-from vaetut.aevb.step import Communicator, Objective, evaluate, evaluating, mean_bound, set_modes
+from vaetut.aevb.run import Run, resolved
+from vaetut.aevb.step import Communicator, Objective, mean_bound, set_modes
 from vaetut.bounds import sgvb_b
 from vaetut.data import ImageData
 
@@ -28,11 +35,11 @@ Data = Tensor | NDArray[Any] | ImageData | Dataset[Any] | DataLoader[Any]
 """What `train` takes minibatches from."""
 
 Scheduler = Callable[[torch.optim.Optimizer], Any]
-"""A function of the optimizer that returns what has ``step``, ``state_dict`` and ``load_state_dict``."""
+"""A function of the optimizer that returns an object with ``step``, ``state_dict`` and ``load_state_dict``."""
 
 
 def maximize(run: Run) -> History:
-    r"""AEVB algorithm 1: ascend the bound in $\theta$ and $\phi$ together, minibatch by minibatch."""
+    r"""AEVB algorithm 1: maximize the bound in $\theta$ and $\phi$ together, minibatch by minibatch."""
     history = start(run)
     make_step = compiled_step if run.compile else eager_step
     step = make_step(run.objective, run.optimizer, run.communicator)
@@ -59,16 +66,16 @@ def maximize(run: Run) -> History:
 def eager_step(
     objective: Objective, optimizer: torch.optim.Optimizer, communicator: Communicator
 ) -> Callable[[Tensor], Tensor]:
-    """The function that takes one step of algorithm 1, given a minibatch; it returns its bounds."""
+    """The function that takes one step of algorithm 1 for a minibatch, and returns its bounds."""
     bound_of, backward, wrapped = communicator.wrap(objective, optimizer)
     parameters = objective.trained()
 
     def step(minibatch: Tensor) -> Tensor:
         mine = communicator.share(minibatch)
-        # of x, q(z|x) and L draws of z, one value per datapoint; an idle rank joins the others with none
+        # of x, q(z|x) and L draws of z, one value per datapoint; an idle rank has none
         bound = bound_of(mine) if len(mine) else bound_of(minibatch[:1])[:0]
         loss = -bound.mean() if communicator.size == 1 else communicator.loss(bound, len(minibatch))
-        for parameter in parameters:  # what zero_grad does, without its bookkeeping
+        for parameter in parameters:  # like zero_grad, but faster
             parameter.grad = None
         backward(loss)
         wrapped.step()
@@ -105,36 +112,34 @@ def train(
 ) -> History:
     r"""Fit encoder and decoder together by stochastic gradient ascent on the bound (AEVB algorithm 1).
 
-    Each step ascends the gradient of $\frac1M \sum_i \tilde{\mathcal L}(\theta, \phi; x^{(i)})$ over a minibatch
+    Each step follows the gradient of $\frac1M \sum_i \tilde{\mathcal L}(\theta, \phi; x^{(i)})$ over a minibatch
     of M datapoints: an unbiased estimate of the gradient of the bound per datapoint, which is AEVB eq. 8
     divided by N (``eq-vae-minibatch``).
 
-    The result depends on the arguments and on the model's initial parameters alone. ``seed`` fixes the order of
+    The result depends only on the arguments and on the model's initial parameters. ``seed`` fixes the order of
     the data, the noise and the binarization, with or without validation data, and torch's global random state
-    is afterwards what it was before. On one machine, with one version of torch and number of threads, runs on
-    the CPU are bit-exact. The draws come from torch's global generators, so of several calls in threads of one
-    process each waits for the one before; threads that draw random numbers of their own meanwhile take part in the
-    run's.
+    is restored at the end. On one machine, with one version of torch and number of threads, runs on
+    the CPU are bit-exact. The draws come from torch's global generators, so calls in several threads of one
+    process run one after another; a thread that draws random numbers during a run changes the run's numbers.
 
-    **Stop and go on.** With ``checkpoint``, a file holds the whole state at the end of the last complete epoch,
-    at every moment: each epoch writes a new file beside it, which then takes its place. Whatever ends the run,
-    a KeyboardInterrupt (Ctrl-C, which is passed on) or a power cut, the same call with ``resume=True`` goes on
-    from there and ends with the very parameters of a run that was never interrupted. What was done of an epoch is
-    done again. Until there is a file, ``resume=True`` starts from the beginning, so that a script can always have
-    it. It refuses another model, bound, optimizer, data or any other argument except ``epochs``, which may grow;
-    the function of a bound or an optimizer is known by its name. On another kind of device it goes on, with other
-    random numbers.
+    **Stop and resume.** With ``checkpoint``, a file always holds the whole state at the end of the last complete epoch;
+    it is replaced atomically. Whatever ends the run, a KeyboardInterrupt (Ctrl-C, which is passed on) or a power cut,
+    the same call with ``resume=True`` continues from there and ends with exactly the parameters of an uninterrupted
+    run. An incomplete epoch is repeated. If there is no file yet, ``resume=True`` starts from the beginning, so that a
+    script can always use it. It refuses another model, bound, optimizer, data or any other argument except ``epochs``,
+    which may grow; the function of a bound or an optimizer is identified by its name. On another kind of device the
+    run continues, with other random numbers.
 
-    Whatever decides what a step does must be in the file. That is so for the model's parameters and buffers, the
+    Everything that influences a step must be in the file. That holds for the model's parameters and buffers, the
     optimizer, ``scheduler``, ``patience``, torch's random numbers, the generators of a DataLoader, and every object in
-    ``state``. What the bound, the optimizer's hooks or a sampler reach otherwise, a counter in a closure for instance,
-    is compared with what it was at the beginning: once it has changed, a warning names it, and the file cannot be
-    resumed. Variables of a module and random numbers of NumPy and Python cannot be seen; do not let a step depend on
-    them.
+    ``state``. Other state that the bound, the optimizer's hooks or a sampler refer to, such as a counter in a closure,
+    is
+    compared with its value at the beginning: once it has changed, a warning names it, and the file cannot be resumed.
+    Global variables and random numbers of NumPy and Python are not detected; a step must not depend on them.
 
     **Modes.** The model is in training mode while it is trained, and in evaluation mode while a bound is only
     evaluated, as before the first step. A part of it that is in evaluation mode while the model itself is in training
-    mode stays so (a pretrained layer with batch normalization). Afterwards each part has the mode that it had.
+    mode stays so (a pretrained layer with batch normalization). At the end each part has the mode that it had before.
 
     Args:
         model: a `vaetut.VAE`, or any module with ``.encode(x)`` returning q(z|x), ``.prior`` and
@@ -144,61 +149,63 @@ def train(
             memory-mapped one (``np.load(path, mmap_mode="r")``) is read a minibatch at a time and need not fit in
             memory. Or a `torch.utils.data.Dataset` with a length, whose items, or the first part of each, are tensors
             and are flattened; or a `torch.utils.data.DataLoader`, which has its own order and batch size. The values
-            of these are checked when they are read. The fingerprint by which a checkpoint knows its data is of all
-            values of a tensor, of a thousand rows of a memory-mapped array, and of the length of a Dataset.
+            of these are checked when they are read. A checkpoint recognizes its data by a fingerprint of all values
+            of a tensor, of a thousand rows of a memory-mapped array, or of the length of a Dataset.
         epochs: passes over the data.
         batch_size: M; the last batch of an epoch may be smaller.
-        num_samples: L, draws of z per datapoint. AEVB takes one (section 2.3): at equal cost, more datapoints do more
-            than more draws (chapter 5, ``eq-sgvb-equal-cost``).
-        bound: what to maximize, for instance `vaetut.sgvb_a` or `vaetut.sgvb_b`.
+        num_samples: L, draws of z per datapoint. AEVB uses one (section 2.3): at equal cost, more datapoints per
+            minibatch reduce the variance more than more draws (chapter 5, ``eq-sgvb-equal-cost``).
+        bound: what to maximize, such as `vaetut.sgvb_a` or `vaetut.sgvb_b`.
         optimizer: ``"adam"``, ``"adagrad"`` (AEVB's), ``"sgd"``, or a function of the parameters that returns
-            a `torch.optim.Optimizer`. It may have hooks, to clip the gradients for instance.
-        learning_rate: of a named optimizer; by default 0.001 for Adam and SGD, 0.01 for Adagrad.
+            a `torch.optim.Optimizer`. It may have hooks, such as one that clips the gradients.
+        learning_rate: for a named optimizer; by default 0.001 for Adam and SGD, 0.01 for Adagrad.
         scheduler: a function of the optimizer that returns a scheduler, anything with ``step``, ``state_dict`` and
             ``load_state_dict``. It takes a step at the end of each *epoch*. One whose step takes ``metrics``, such as
-            ``ReduceLROnPlateau``, gets the loss, the validation bound (without such data the training bound) with a
-            minus. What is to change with each step is an optimizer's hook, whose object is in ``state``.
-        binarize: what to do with grey pixels. ``"dynamic"`` and ``"threshold"`` as `vaetut.binarize`, the
-            former drawn anew for each batch, and once for the validation data; ``"none"``: use them as they
-            are; ``"auto"``: dynamic for a Bernoulli likelihood, else none.
-        drop_last: leave out the last minibatch of an epoch where it is smaller; the curve is then of the others.
-        patience: end the run after so many epochs without a better validation bound, and at the end of the run give
-            the model the parameters of the best epoch, which is ``History.best_epoch``.
+            ``ReduceLROnPlateau``, gets the loss, which is minus the validation bound (without such data, minus the
+            training bound). For a change at each step use an optimizer's hook, and pass its object as ``state``.
+        binarize: what to do with gray pixels. ``"dynamic"`` and ``"threshold"`` as `vaetut.binarize`, the
+            former drawn again for each minibatch, but only once for the validation data; ``"none"``: use them as they
+            are; ``"auto"``: dynamic for a Bernoulli likelihood, otherwise none.
+        drop_last: leave out the last minibatch of an epoch if it is smaller; the curve is then the mean of the others.
+        patience: end the run after this many epochs without a better validation bound; at the end of the run the
+            model has the parameters of the best epoch, which is ``History.best_epoch``.
         seed: fixes the run; initialize the model after ``torch.manual_seed`` to fix that as well.
         device: where to train. ``"auto"`` is where the model is, unless that is the CPU and there is a CUDA
             device. The model is moved there, and back to where it was at the end.
         progress: show a progress bar, if the output is a terminal.
         on_epoch: a function that is called with the `History` at the end of each epoch, once the checkpoint is
-            written, in every process. If it returns something true, that was the last epoch. Random numbers that it
-            draws change nothing of the run.
-        checkpoint: the path of a file to keep the run in. Without ``resume`` it must not exist yet: nothing is
-            overwritten. ``torch.load(path, weights_only=True)["model"]`` gives the parameters.
-        resume: go on from ``checkpoint``, if that file exists.
-        state: an object with ``state_dict`` and ``load_state_dict``, or a mapping from names to several of them, that
-            the checkpoint is to hold as well: what a bound or a hook changes in the course of the run.
-        validation: ``[N_val, D]``, or what else ``data`` may be, on which the bound is evaluated after each epoch;
-            with an `ImageData` its test images, unless others are given.
-        compile: translate all of a step but the optimizer's kernel into one graph with `torch.compile`. The first
-            step then takes some ten seconds and needs a C++ compiler, the others are faster. The random numbers
-            are the same, but sums are rounded otherwise: the curves agree, the bits do not. On a GPU the graph is
+            written, in every process. If it returns a true value, that was the last epoch. Random numbers that it
+            draws do not change the run.
+        checkpoint: the path of a file for the state of the run. Without ``resume`` it must not exist yet: nothing
+            is overwritten. ``torch.load(path, weights_only=True)["model"]`` gives the parameters.
+        resume: continue from ``checkpoint``, if that file exists.
+        state: an object with ``state_dict`` and ``load_state_dict``, or a mapping from names to several of them, to be
+            stored in the checkpoint as well: whatever a bound or a hook changes during the run.
+        validation: ``[N_val, D]``, or any other type that ``data`` may have, on which the bound is evaluated after each
+            epoch; by default the test images of an `ImageData`.
+        compile: compile a step, without the optimizer's kernel, to one graph with `torch.compile`. The first step
+            then takes about ten seconds and needs a C++ compiler, the others are faster. The random numbers are the
+            same, but sums are rounded differently, so the curves agree but not bit-exactly. On a GPU the graph is
             captured in a CUDA graph, with the optimizer if it is ``"adam"``, so that a step is one launch.
-        precision: of products of float32 matrices, torch's ``float32_matmul_precision`` during this call:
-            ``"highest"`` is float32 throughout, ``"high"`` and ``"medium"`` let a device that can use TensorFloat32
-            or bfloat16, which keep 10 and 7 bits of a mantissa instead of 23.
+        precision: the precision of float32 matrix products, torch's ``float32_matmul_precision`` during this call:
+            ``"highest"`` is float32 throughout, ``"high"`` and ``"medium"`` allow TensorFloat32
+            or bfloat16 where the device has it; these keep 10 and 7 bits of the mantissa instead of 23.
         fabric: a launched `lightning_fabric.Fabric` (``pip install vaetut[scale]``), for training on several
-            devices. Each process calls `train` with the same arguments and takes its part of each minibatch of
+            devices. Each process calls `train` with the same arguments and takes its share of each minibatch of
             ``batch_size`` datapoints; only the first writes and prints.
 
     Returns:
-        The bound after each epoch, for the data and for the validation data; of a resumed run from its start.
+        The bound after each epoch, in nats per datapoint, for the data and for the validation data; for a resumed run
+        from its beginning.
 
     Raises:
-        TypeError, ValueError: if an argument is not what it should be, before anything is trained; the latter
-            also if the file is no checkpoint, is damaged, or is of another run. It is left as it is.
-        FileExistsError: if there is such a file already, and ``resume`` is False.
+        TypeError, ValueError: if an argument is not allowed, before training starts; ValueError also if the
+            file is not a checkpoint, is damaged, or is of another run. The file is not changed.
+        FileExistsError: if the file exists already, and ``resume`` is False.
         RuntimeError: if the memory of the device is not enough; a `torch.cuda.OutOfMemoryError` is one.
         FloatingPointError: if the bound becomes NaN or infinite. The message names the epoch, the step and the
-            likely causes; the model's parameters are then no longer usable, a checkpoint is that of the epoch before.
+            likely causes; the model's parameters are then no longer usable; the checkpoint is that of the previous
+            epoch.
 
     Example:
         >>> from vaetut import VAE, load
@@ -240,70 +247,3 @@ def train(
         checks(False),
     ):
         return maximize(run)
-
-
-def start(run: Run) -> History:
-    """The history so far: that in the checkpoint, with all else as it was then, or an empty one."""
-    found = run.writer.load(run.epochs)
-    if found is None:
-        return History()
-    history, random_states = found
-    rng.set_random_state(random_states[run.communicator.rank], run.communicator.device)
-    return history
-
-
-def validation_bound(run: Run, epoch: int, rate: float) -> float:
-    """The bound of the validation data, with the same noise in each epoch, and none of the training's."""
-    with evaluating(run.model), rng.seeded(run.seed, run.communicator.device):
-        bounds = evaluate(run.objective, run.validation, run.batch_size, run.communicator)
-    return mean_bound(bounds, run.validation_number, "validation", epoch, rate, run.communicator)
-
-
-def finish_epoch(run: Run, epoch: int, history: History) -> None:
-    """What is due at the end of an epoch, in an order that a resumed run keeps."""
-    last = history.validation[-1] if history.validation else history.train[-1]
-    if run.scheduler is not None:
-        run.scheduler.step(*[-last] if is_plateau(run.scheduler) else [])
-    run.best.update(epoch, last, run.model)
-    run.writer.save(epoch, history, run.communicator.random_states, run.communicator.rank)
-
-
-def is_stopped(run: Run, history: History) -> bool:
-    """Whether the user's function ends the run. A resumed run does not call it again, so it leaves nothing behind."""
-    if run.on_epoch is None:
-        return False
-    with rng.unchanged(run.communicator.device), checks(True):
-        return bool(run.on_epoch(history))
-
-
-@contextmanager
-def progress_bar(run: Run, history: History) -> Iterator[Callable[[History], Any]]:
-    """A bar on a terminal, and the function that moves it after an epoch."""
-    visible = (
-        run.progress and run.communicator.rank == 0 and sys.stderr is not None
-    )  # which it is under pythonw
-    with tqdm(total=run.epochs, unit="epoch", disable=None if visible else True) as bar:
-
-        def show(history: History) -> None:
-            curves = history.to_dict().items()
-            bar.set_postfix({name: round(curve[-1], 2) for name, curve in curves if curve})
-            bar.update()
-
-        bar.update(len(history.train))
-        yield show
-
-
-@contextmanager
-def explained_memory_errors(given: Arguments) -> Iterator[None]:
-    """An error for want of memory says what to do about it."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error)
-        if "out of memory" not in text and "can't allocate memory" not in text:
-            raise
-        kind = type(error) if type(error) in (RuntimeError, torch.cuda.OutOfMemoryError) else RuntimeError
-        raise kind(
-            f"the device's memory is not enough for batch_size={given.batch_size} and num_samples="
-            f"{given.num_samples}: take less of one of them ({text.splitlines()[0]})"
-        ) from error

@@ -1,7 +1,7 @@
-"""What changes in the course of a run and is in no checkpoint: counters in a closure, attributes of a bound, hooks.
+"""State that changes during a run and is in no checkpoint: counters in a closure, attributes of a bound, hooks.
 
-`Watch` describes everything that the bound, the optimizer's hooks and a DataLoader's sampler can reach, once before
-the first step and again at each checkpoint. What differs by then decides what the next step does, and would be lost.
+`Watch` describes everything that the bound, the optimizer's hooks and a DataLoader's sampler refer to, before the
+first step and again at each checkpoint. Whatever differs then may influence the next steps, and would be lost.
 """
 
 import functools
@@ -21,16 +21,16 @@ _PLAIN = (
     type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, types.BuiltinFunctionType,
     torch.dtype, torch.device, torch.Size, np.generic, Enum,
 )  # fmt: skip
-_MOST = 10_000  # objects that one description looks at
+_MOST = 10_000  # objects in one description
 
 
 class Watch:
-    """Which of the things with a name are not what they were when this was made.
+    """Which of the named objects have changed since this was constructed.
 
     Args:
-        things: by the name that an error calls them.
-        tracked: objects that the checkpoint holds; what they hold is not looked at. Globals of a module and the global
-            random numbers of NumPy and Python are not looked at either.
+        things: the objects, by the name used in messages.
+        tracked: objects that the checkpoint holds; they are skipped. Globals of a module and the global random numbers
+            of NumPy and Python are skipped too.
     """
 
     def __init__(self, things: dict[str, Any], tracked: Iterable[Any]) -> None:
@@ -39,7 +39,7 @@ class Watch:
         self.before = self._descriptions()
 
     def changed(self) -> list[str]:
-        """Their names."""
+        """The names of the changed objects."""
         now = self._descriptions()
         return [name for name, description in self.before.items() if now[name] != description]
 
@@ -65,7 +65,7 @@ def samplers(loader: DataLoader[Any]) -> dict[str, Any]:
 
 
 def describe(value: Any, tracked: dict[int, Any]) -> str:
-    """A text that changes when something that ``value`` reaches does."""
+    """A text that changes if anything that ``value`` refers to changes."""
     words: list[str] = []
     seen: dict[int, Any] = {}
     waiting = [value]
@@ -88,7 +88,7 @@ def describe(value: Any, tracked: dict[int, Any]) -> str:
 
 
 def _parts(thing: Any) -> tuple[str, list[Any]]:
-    """What a thing holds: as a text, and as further things."""
+    """The content of an object: as a text, and as further objects."""
     if isinstance(thing, Tensor | np.ndarray):
         array = thing.detach().cpu().numpy() if isinstance(thing, Tensor) else thing
         return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest(), []

@@ -1,4 +1,4 @@
-"""What every bound does first: check the model, q and x, draw z, and ask the model for log p(x|z)."""
+"""The common steps of all bounds: check the model, q and x, draw z, and compute log p(x|z)."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -13,7 +13,7 @@ from vaetut.distributions.gray_bernoulli import GrayBernoulli, is_bernoulli
 
 
 class Inputs(NamedTuple):
-    """What a bound is made of, each part fetched from the model once."""
+    """What a bound is computed from; each attribute of the model is read once."""
 
     prior: Distribution
     likelihood: Callable[[Tensor], Distribution]
@@ -23,7 +23,7 @@ class Inputs(NamedTuple):
 
 
 def check(model: Any, q: Distribution, x: Tensor, num_samples: int) -> Inputs:
-    """The parts of a bound, once it is clear that they fit each other."""
+    """Check that model, q and x fit each other, and return what a bound is computed from."""
     num_samples = positive_int(num_samples, "num_samples")
     prior, likelihood = fetch(model, "prior"), fetch(model, "likelihood")
     name = type(model).__name__
@@ -70,8 +70,8 @@ def check(model: Any, q: Distribution, x: Tensor, num_samples: int) -> Inputs:
 def fetch(model: Any, name: str) -> Any:
     """The attribute ``name`` of a model.
 
-    A property is called past ``getattr``: of an AttributeError inside of it torch.nn.Module would make "no attribute
-    'prior'", and the user would look in the wrong place.
+    A property is called directly, without ``getattr``: torch.nn.Module would turn an AttributeError inside of it into
+    "no attribute 'prior'", which hides the mistake.
     """
     if not torch.compiler.is_compiling():
         for kind in type(model).__mro__:
@@ -97,7 +97,7 @@ def draw(inputs: Inputs, num_samples: int | None = None) -> Tensor:
         z = q.sample(shape)
         if torch.is_grad_enabled() and q.log_prob(z).requires_grad:
             raise NotImplementedError(
-                f"q = {type(q).__name__} has no rsample, so the gradient in its parameters would lack a term; "
+                f"q = {type(q).__name__} has no rsample, so a term of the gradient in its parameters would be missing; "
                 "call under torch.no_grad(), or detach the parameters, to get the value alone"
             )
     if z.is_floating_point():
@@ -128,7 +128,7 @@ def log_likelihood(inputs: Inputs, z: Tensor) -> Tensor:
     if likelihood.batch_shape != shape and not _broadcasts(likelihood.batch_shape, shape):
         raise ValueError(
             f"model.likelihood(z) must have batch_shape {tuple(shape)} for z of shape {tuple(z.shape)}, "
-            f"got {tuple(likelihood.batch_shape)}; let it work on the last dimension of z, and keep all others"
+            f"got {tuple(likelihood.batch_shape)}; it must use the last dimension of z only, and keep all others"
         )
     if is_bernoulli(likelihood):
         if values_are_checked() and any_true((x < 0) | (x > 1)):
@@ -136,32 +136,32 @@ def log_likelihood(inputs: Inputs, z: Tensor) -> Tensor:
                 "x must lie in [0, 1] for a Bernoulli likelihood, got values from "
                 f"{float(x.min()):g} to {float(x.max()):g}; divide 8-bit pixels by 255"
             )
-        likelihood = _of_grey_pixels(likelihood)
+        likelihood = _of_gray_pixels(likelihood)
     return _enough_digits(likelihood.log_prob(x), "model.likelihood(z)", "compute").expand(shape)
 
 
-def _of_grey_pixels(likelihood: Distribution) -> Distribution:
-    """The same, but taking values between 0 and 1, which torch's Bernoulli refuses if it checks its argument."""
+def _of_gray_pixels(likelihood: Distribution) -> Distribution:
+    """The same likelihood as a GrayBernoulli, whose log_prob accepts values between 0 and 1."""
     base: Any = likelihood
     while isinstance(base, Independent):
         base = base.base_dist
-    if type(base).log_prob is not Bernoulli.log_prob:  # the package's, or one with a density of its own
+    if type(base).log_prob is not Bernoulli.log_prob:  # a GrayBernoulli, or a subclass with its own density
         return likelihood
     return Independent(GrayBernoulli(logits=base.logits, validate_args=False), 1, validate_args=False)
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    """Whether a tensor of ``shape`` can be expanded ``to`` a shape: a likelihood that is the same for every z, say."""
+    """Whether a tensor of ``shape`` can be expanded ``to`` a shape, as that of a likelihood that ignores z."""
     return len(shape) <= len(to) and all(
         a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False)
     )
 
 
 def _enough_digits(value: Tensor, name: str, what: str) -> Tensor:
-    """Return ``value``, in float32 or float64: a sum over pixels in half precision has two or three digits."""
+    """Return ``value`` if it is float32 or float64: a sum over pixels in half precision has two or three digits."""
     if value.dtype not in (torch.float32, torch.float64):
         raise TypeError(
-            f"{name} must {what} in torch.float32 or torch.float64, got {value.dtype}: a density needs the digits; "
+            f"{name} must {what} in torch.float32 or torch.float64, got {value.dtype}: a density needs more digits; "
             "keep the parameters in float32, and let torch.autocast run the networks in a lower precision, with "
             ".float() after them"
         )

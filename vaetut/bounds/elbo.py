@@ -20,7 +20,16 @@ from vaetut.information import kl_divergence
 
 
 class ElboTerms(NamedTuple):
-    """The two terms of the lower bound, each ``[batch]`` in nats: the bound is ``reconstruction - kl``."""
+    r"""The two terms of the lower bound (``eq-elbo``), each ``[batch]`` in nats: the bound is ``reconstruction - kl``.
+
+    ``reconstruction`` is the estimate of $\mathbb E_q[\log p(x|z)]$, ``kl`` is $D_{\mathrm{KL}}(q(z|x) \,\|\, p(z))$.
+
+    Example:
+        >>> import torch
+        >>> terms = ElboTerms(reconstruction=torch.tensor([-80.0]), kl=torch.tensor([12.0]))
+        >>> terms.reconstruction - terms.kl
+        tensor([-92.])
+    """
 
     reconstruction: Tensor
     kl: Tensor
@@ -29,7 +38,7 @@ class ElboTerms(NamedTuple):
 def elbo_terms(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int = 1) -> ElboTerms:
     r"""The terms of $\mathbb E_{q(z|x)}[\log p(x|z)] - D_{\mathrm{KL}}(q(z|x) \,\|\, p(z))$ (``eq-elbo``, AEVB eq. 3).
 
-    The reconstruction is estimated with ``num_samples`` draws of z, the divergence is exact.
+    The reconstruction is estimated with ``num_samples`` draws of z, the divergence is exact. Both are in nats.
 
     Args:
         model: the latent-variable model.
@@ -41,8 +50,8 @@ def elbo_terms(model: LatentVariableModel, q: Distribution, x: Tensor, num_sampl
     Raises:
         ValueError: if a shape does not fit or x has a value that is not allowed.
         TypeError: if x is not a floating-point tensor.
-        NotImplementedError: if the divergence has no closed form (use `sgvb_a`), or if the gradient of a q without
-            ``rsample`` is asked for.
+        NotImplementedError: if the divergence has no closed form (use `sgvb_a`), or if q has no ``rsample`` and a
+            parameter that requires a gradient.
 
     Example:
         >>> import torch
@@ -60,7 +69,7 @@ def sgvb_b(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: 
     r"""The estimator $\tilde{\mathcal L}^B = -D_{\mathrm{KL}}(q(z|x) \,\|\, p(z)) + \frac1L \sum_l \log p(x|z^{(l)})$
     of the lower bound (``eq-sgvb-b``, AEVB eq. 7): the divergence exact, the reconstruction sampled.
 
-    Arguments, shapes and errors as `elbo_terms`.
+    Arguments, shapes and errors as `elbo_terms`; in nats.
 
     Example:
         >>> import torch
@@ -77,10 +86,10 @@ def sgvb_b(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: 
 
 def sgvb_a(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int = 1) -> Tensor:
     r"""The estimator $\tilde{\mathcal L}^A = \frac1L \sum_l \log p(x, z^{(l)}) - \log q(z^{(l)}|x)$ of the lower
-    bound (``eq-sgvb-a``, AEVB eq. 6): all of it sampled, so that no closed-form divergence is needed.
+    bound (``eq-sgvb-a``, AEVB eq. 6): both terms are sampled, so no closed form of the divergence is needed.
 
     Where q is the posterior, every term of the sum is log p(x), and the estimator has no variance.
-    Arguments, shapes and errors as `elbo_terms`.
+    Arguments, shapes and errors as `elbo_terms`; in nats.
 
     Example:
         >>> import torch
@@ -97,8 +106,8 @@ def minibatch_bound(values: Tensor, dataset_size: int) -> Tensor:
     r"""The minibatch estimator $\frac NM \sum_{i=1}^M \tilde{\mathcal L}(\theta, \phi; x^{(i)})$ of the bound on the
     whole data set's log-likelihood (``eq-sgvb-minibatch``, AEVB eq. 8).
 
-    It is unbiased if the M datapoints are a uniform random choice from the N. `vaetut.train` ascends this divided by
-    N, the mean over the minibatch.
+    It is unbiased if the M datapoints are drawn uniformly from the N. `vaetut.train` maximizes this divided by N, which
+    is the mean over the minibatch.
 
     Args:
         values: any bound, per datapoint: ``[..., M]``.
@@ -109,7 +118,7 @@ def minibatch_bound(values: Tensor, dataset_size: int) -> Tensor:
 
     Raises:
         ValueError: if ``values`` holds no datapoint, or ``dataset_size`` is less than M.
-        TypeError: if ``values`` is not a floating-point tensor, or ``dataset_size`` is no int.
+        TypeError: if ``values`` is not a floating-point tensor, or ``dataset_size`` is not an int.
 
     Example:
         >>> import torch

@@ -1,7 +1,7 @@
-r"""Importance weights, and all that is made of them: tighter bounds, quieter gradients, the evidence itself.
+r"""Importance weights and what is computed from them: tighter bounds, gradients with less noise, the evidence.
 
 Chapter 13, *Tighter bounds*. With $w_k = p_\theta(x, z_k) / q_\phi(z_k|x)$ and $z_k = g_\phi(\epsilon_k, x) \sim q$ the
-importance-weighted bound is $\log \frac1K \sum_k w_k$, and each function here is a few lines over `log_weights`.
+importance-weighted bound is $\log \frac1K \sum_k w_k$, and each function here is computed from `log_weights`.
 
 The bound's gradient is $\sum_k \bar w_k \nabla \log w_k$ with the normalized weights
 $\bar w_k = w_k / \sum_j w_j$, and in $\phi$ a log-weight has two parts: through z, the *path*,
@@ -24,8 +24,8 @@ from vaetut.bounds._inputs import Inputs, check, draw, log_likelihood
 from vaetut.exact import LatentVariableModel
 from vaetut.information import Estimate
 
-# How many numbers one chunk of log_evidence may hold at once, 32 MB in float64; a draw counts as many as x has
-# dimensions, or as a hidden layer of this width, whichever is more.
+# How many numbers one chunk of log_evidence may hold at once, 32 MB in float64. One draw is counted as the number of
+# dimensions of x or the width of a hidden layer below, whichever is larger.
 _CHUNK_ELEMENTS = 2**22
 _CHUNK_WIDTH = 512
 
@@ -37,7 +37,7 @@ def log_weights(
 
     Every importance-weighted bound is a function of them: `iwae_bound` is ``logsumexp(0) - log(K)`` (``eq-iw-bound``),
     `vaetut.sgvb_a` is ``mean(0)`` (``eq-sgvb-a``), `cubo_bound` and `log_evidence` use their powers. Their spread
-    tells how far q is from the posterior: where q is the posterior, every one of them is log p(x).
+    shows how far q is from the posterior: if q is the posterior, each of them equals log p(x).
 
     Args:
         model: the latent-variable model, anything with ``prior`` and ``likelihood(z)``.
@@ -45,8 +45,8 @@ def log_weights(
             ``rsample``.
         x: ``[batch, data]``, finite; in [0, 1] for a Bernoulli likelihood.
         num_samples: K, at least 1.
-        stop_q: True to leave the score out of the gradient in q's parameters, so that only the path through z is
-            left (``eq-iw-stl``). The values are the same.
+        stop_q: True to leave the score out of the gradient in q's parameters, so that only the path through z
+            remains (``eq-iw-stl``). The values are the same.
 
     Returns:
         ``[num_samples, batch]``, in nats.
@@ -74,13 +74,17 @@ def iwae_bound(model: LatentVariableModel, q: Distribution, x: Tensor, num_sampl
     r"""The importance-weighted bound $\log \frac1K \sum_{k=1}^K w_k$ with $w_k = p(x, z_k) / q(z_k|x)$ and
     $z_k \sim q$ (``eq-iw-bound``; Burda, Grosse and Salakhutdinov 2016).
 
-    Its expectation is a lower bound on log p(x) that never falls when K grows and reaches log p(x) in the limit. With
-    one draw it is `sgvb_a`. The gradient is the pathwise one in all parameters. In q's parameters its signal-to-noise
-    ratio vanishes as K grows, like $1 / \sqrt K$ (Rainforth et al. 2018); that of `doubly_reparameterized` does not.
+    Its expectation is a lower bound on log p(x) that never falls as K grows; if q > 0 wherever p(x, z) > 0, and the
+    bound for K = 1 is finite, it tends to log p(x). With one draw it is `sgvb_a`. The gradient in all parameters
+    is pathwise. In q's parameters its signal-to-noise ratio vanishes as K grows, like $1 / \sqrt K$ (Rainforth et al.
+    2018); that of `doubly_reparameterized` does not.
 
     Args:
         model, q, x: as for `elbo_terms`.
-        num_samples: K, at least 1. The bound itself depends on it, not only the noise.
+        num_samples: K, at least 1. It changes the bound itself, not only its noise.
+
+    Returns:
+        ``[batch]``, in nats.
 
     Raises:
         ValueError, TypeError, NotImplementedError: as `elbo_terms`.
@@ -102,21 +106,22 @@ def cubo_bound(
     $\frac1n \log \mathbb E_q\big[w^n\big] \ge \log p(x)$, with $w = p(x, z) / q(z|x)$ (``eq-iw-cubo``; Dieng, Tran,
     Ranganath, Paisley and Blei 2017).
 
-    Smaller is better. The *bound* lies above log p(x); the *estimate* lies below that bound on average, by Jensen's
-    inequality, so that with few draws it may lie below log p(x) too: with one it is `sgvb_a`, a lower bound. From the
-    same draws it is never below `iwae_bound`. The bound is infinite where q is too narrow, and no estimate shows it:
-    for a Gaussian q, a posterior of the same form and n = 2 that is from a variance of half the posterior's downwards.
+    Smaller is better. The *bound* is never below log p(x). The *estimate* is on average not above that bound, by
+    Jensen's inequality, so with few draws it may be below log p(x): with one it is `sgvb_a`, a lower bound. From the
+    same draws it is never below `iwae_bound`. The bound is infinite if q is too narrow, and every estimate is still
+    finite: for a Gaussian q, a Gaussian posterior and n = 2 that is so once q's variance is at most half the
+    posterior's.
 
     Args:
         model, q, x: as for `elbo_terms`.
-        num_samples: K, at least 1, better thousands. All draws are held in memory.
+        num_samples: K, at least 1; thousands are better. All draws are held in memory.
         order: n, at least 1; with 1 the bound is log p(x) itself.
 
     Returns:
         ``[batch]``, in nats.
 
     Raises:
-        ValueError, TypeError, NotImplementedError: as `elbo_terms`; and if ``order`` is no number of at least 1.
+        ValueError, TypeError, NotImplementedError: as `elbo_terms`; and if ``order`` is not a number of at least 1.
 
     Example:
         >>> from vaetut import LinearGaussian
@@ -142,17 +147,19 @@ def log_evidence(
 
     The mean of the weights is unbiased for p(x); by Jensen's inequality its logarithm is too low on average, by about
     half the squared standard error. The standard error is that of the logarithm, by the delta method; it can be
-    trusted only while it is small, for a poor q misses the weights that matter and does not know it.
+    trusted only while it is small: a poor q seldom draws the z with large weights, and without them the standard error
+    is too small as well.
 
     No gradient is kept, and memory is bounded: the draws are made and summed ``chunk_size`` at a time.
 
     Args:
         model: the latent-variable model.
-        q: the proposal q(z|x), batch shape ``[batch]``, event shape ``[latent]``; the prior works too, badly.
+        q: the proposal q(z|x), batch shape ``[batch]``, event shape ``[latent]``; the prior is allowed, but usually
+            poor.
         x: ``[batch, data]``, finite; in [0, 1] for a Bernoulli likelihood.
         num_samples: L, at least 1; with 1 the standard error is NaN.
-        chunk_size: how many draws are held at once; by default as many as fit in some 4 million numbers, whatever
-            ``num_samples`` is.
+        chunk_size: how many draws are held at once; by default as many as fit in some 4 million numbers, for any
+            ``num_samples``.
 
     Returns:
         `Estimate` with shape ``[batch]``, in nats.
@@ -193,24 +200,25 @@ def log_evidence(
 
 
 def sticking_the_landing(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int) -> Tensor:
-    r"""The bound `vaetut.iwae_bound`, whose gradient in $\phi$ takes the path alone,
+    r"""The bound `vaetut.iwae_bound`, whose gradient in $\phi$ keeps only the path,
     $\sum_k \bar w_k \, \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi}$ (``eq-iw-stl``;
     Roeder, Wu and Duvenaud 2017).
 
-    For one draw it is unbiased, since the score is zero on average, and it has no variance where q is the posterior:
-    near the end of training the noise dies out. For more draws it is **biased** as a gradient of the bound, for
-    under the weights $\bar w_k$ the score is not zero on average; for large K it is, in expectation, the gradient of
-    $-D_{\mathrm{KL}}(p(z|x) \,\|\, q)$ (``eq-iw-stl-limit``). Use `doubly_reparameterized` there.
+    For one draw it is unbiased, since the score is zero on average, and it has no variance if q is the posterior:
+    the closer q comes to it, the smaller the noise. (Far from the posterior its variance may be larger than that of the
+    plain gradient.) For more draws it is **biased** as a gradient of the bound, since under the weights $\bar w_k$ the
+    score is not zero on average; for large K it is, in expectation, the gradient of $-D_{\mathrm{KL}}(p(z|x) \,\|\, q)$
+    (``eq-iw-stl-limit``). Use `doubly_reparameterized` there.
 
     Args:
         model: the latent-variable model.
-        q: q(z|x) with ``rsample``, batch shape ``[batch]``, event shape ``[latent]``. Any kind of distribution: its
-            parameters need not be known.
+        q: q(z|x) with ``rsample``, batch shape ``[batch]``, event shape ``[latent]``. Any class of distribution; the
+            function does not need to know its parameters.
         x: ``[batch, data]``, finite; in [0, 1] for a Bernoulli likelihood.
         num_samples: K, at least 1.
 
     Returns:
-        ``[batch]``, in nats: for K = 1 the value of `vaetut.sgvb_a`. For ``vaetut.train(bound=...)``.
+        ``[batch]``, in nats: for K = 1 the value of `vaetut.sgvb_a`. Use it as ``vaetut.train(bound=...)``.
 
     Raises:
         ValueError, TypeError, NotImplementedError: as `vaetut.elbo_terms`.
@@ -225,7 +233,7 @@ def sticking_the_landing(model: LatentVariableModel, q: Distribution, x: Tensor,
         >>> loc = posterior.mean.clone().requires_grad_()
         >>> q = Independent(Normal(loc, posterior.stddev), 1)
         >>> sticking_the_landing(model, q, x, num_samples=1).sum().backward()
-        >>> bool(loc.grad.abs() < 1e-5)  # q is the posterior, and every single draw knows it
+        >>> bool(loc.grad.abs() < 1e-5)  # q is the posterior: each single draw gives 0
         True
     """
     return _log_mean(log_weights(model, q, x, num_samples, stop_q=True))
@@ -238,15 +246,15 @@ def doubly_reparameterized(
     $\sum_k \bar w_k^2 \, \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi}$ (``eq-iw-dreg``;
     Tucker, Lawson, Gu and Maddison 2019).
 
-    Reparameterizing the score a second time turns it into one more path, and the two add up to *squared* weights.
+    Reparameterizing the score a second time turns it into a second path term; together they have *squared* weights.
     Unbiased for every K. For K = 1 it is `sticking_the_landing`. For large K its signal-to-noise ratio grows like
-    $\sqrt K$, where that of the plain gradient falls; for the first few it may dip below that of K = 1, as it does in
-    the example of chapter 13.
+    $\sqrt K$, where that of the plain gradient falls; for small K > 1 it may be below that of K = 1, as in the
+    example of chapter 13.
 
-    The squares are for the path only. The gradient in $\theta$ has the plain weights $\bar w_k$: squared ones would be
-    biased there.
+    Only the path has squared weights. The gradient in $\theta$ has the plain weights $\bar w_k$; squared ones would
+    make it biased.
 
-    Args, shapes and errors as `sticking_the_landing`.
+    Arguments, shapes and errors as `sticking_the_landing`; in nats.
 
     Example:
         >>> import torch
@@ -261,11 +269,13 @@ def doubly_reparameterized(
     """
     inputs = check(model, q, x, num_samples)
     z = draw(inputs)
-    z = z.view_as(z)  # a tensor of its own: q may recognize the one that it drew, and go around the hook
+    z = z.view_as(
+        z
+    )  # a new tensor: q may recognize its own draw, and use a cached value that bypasses the hook
     log_w = _weigh(inputs, z, stop_q=True)
     if z.requires_grad:
-        # What arrives at z carries one factor of the weight, from the logarithm of the mean; here is the other.
-        # The gradient in the model's parameters does not pass here.
+        # The gradient that arrives at z has one factor of the weight, from the logarithm of the mean; this is the
+        # second. The gradient in the model's parameters does not pass through this hook.
         weight = log_w.detach().softmax(0).reshape(*log_w.shape, *[1] * len(q.event_shape))
         z.register_hook(lambda gradient: weight * gradient)
     return _log_mean(log_w)
@@ -275,7 +285,7 @@ def _weigh(inputs: Inputs, z: Tensor, stop_q: bool = False) -> Tensor:
     """log p(x, z) - log q(z|x) of given draws, ``[num_samples, batch]``."""
     log_q = inputs.q.log_prob(z)
     if stop_q and log_q.requires_grad:
-        # Less the gradient at a z that does not move: what the parameters of q contribute, however q holds them.
+        # Subtract the gradient at a fixed z, which is what the parameters of q contribute, whatever form q has.
         score = inputs.q.log_prob(z.detach())
         log_q = log_q - (score - score.detach())
     return log_likelihood(inputs, z) + inputs.prior.log_prob(z) - log_q

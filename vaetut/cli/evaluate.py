@@ -1,4 +1,4 @@
-"""`vaetut evaluate`: how good a trained model is, from one pass over the test images."""
+"""`vaetut evaluate`: the bounds and log p(x) of the test images under a trained model, in one pass."""
 
 import csv
 import math
@@ -24,7 +24,7 @@ from vaetut.data import ImageData, binarize
 ACTIVE = 0.01
 """A latent dimension u is active if the variance over x of E_q[z_u] is larger (Burda et al. 2016, section 5.2)."""
 
-_CHUNK_ELEMENTS = {"cpu": 2**22}  # numbers of the data's shape held at once
+_CHUNK_ELEMENTS = {"cpu": 2**22}  # numbers of the size of the data that are held at once
 _CHUNK_ELEMENTS_ELSEWHERE = 2**27
 
 # the rows of the table of `measure`, each followed by its standard error
@@ -63,31 +63,9 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     active = active_units(means)
     if options.per_image is not None:
         write_per_image(options.per_image, table, data.test_labels[: len(x)])
-    how = "" if saved.binarize == "none" else f", {saved.binarize} binarization"
-    lines = [
-        f"{quoted(folder)}: {saved.dataset}, {len(x)} test images{how}, seed {options.seed}",
-        f"{'nats per image':<26}{'':>12}{'± draws':>10}{'± images':>10}",
-    ]
-    rows = (
-        "bound (ELBO)",
-        f"IWAE bound, K = {iwae_samples}",
-        f"log p(x), {num_samples} draws",
-        "reconstruction",
-        "KL divergence",
-    )
-    for title, name in zip(rows, _NAMES, strict=True):
-        row = result[name]
-        errors = "".join(
-            f"{'' if row[key] is None else format(row[key], '.3f'):>10}"
-            for key in ("standard_error", "standard_error_images")
-        )
-        lines.append(f"{title:<26}{row['value']:>12.3f}{errors}")
-    if active is not None:
-        lines.append(f"active units: {active} of {means.shape[1]}, with a variance of E[z|x] above {ACTIVE}")
-    if options.per_image is not None:
-        lines.append(f"wrote {quoted(options.per_image)}")
+    text = report(options, saved, result, len(x), active, means.shape[1])
     return {
-        "text": "\n".join(lines),
+        "text": text,
         "folder": str(folder),
         "dataset": saved.dataset,
         "images": len(x),
@@ -101,8 +79,38 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     }
 
 
+def report(
+    options: Evaluate, saved: Saved, result: dict[str, Any], images: int, active: int | None, latent_dim: int
+) -> str:
+    """The lines that the command prints: a table of the five quantities, and what was written."""
+    how = "" if saved.binarize == "none" else f", {saved.binarize} binarization"
+    lines = [
+        f"{quoted(options.folder)}: {saved.dataset}, {images} test images{how}, seed {options.seed}",
+        f"{'nats per image':<26}{'':>12}{'± draws':>10}{'± images':>10}",
+    ]
+    rows = (
+        "bound (ELBO)",
+        f"IWAE bound, K = {options.iwae_samples}",
+        f"log p(x), {options.num_samples} draws",
+        "reconstruction",
+        "KL divergence",
+    )
+    for title, name in zip(rows, _NAMES, strict=True):
+        row = result[name]
+        errors = "".join(
+            f"{'' if row[key] is None else format(row[key], '.3f'):>10}"
+            for key in ("standard_error", "standard_error_images")
+        )
+        lines.append(f"{title:<26}{row['value']:>12.3f}{errors}")
+    if active is not None:
+        lines.append(f"active units: {active} of {latent_dim}, with a variance of E[z|x] above {ACTIVE}")
+    if options.per_image is not None:
+        lines.append(f"wrote {quoted(options.per_image)}")
+    return "\n".join(lines)
+
+
 def test_images(saved: Saved, seed: int) -> tuple[ImageData, Tensor]:
-    """The data, and the test images treated as in training, with random numbers of their own."""
+    """The data, and the test images binarized as in training, with their own random numbers."""
     data = open_data(saved.dataset, saved.reading)
     if data.test.shape[1] != saved.model.data_dim:
         raise ValueError(
@@ -117,12 +125,12 @@ def test_images(saved: Saved, seed: int) -> tuple[ImageData, Tensor]:
 def measure(
     model: Any, x: Tensor, *, num_samples: int, iwae_samples: int, seed: int, progress: bool
 ) -> tuple[Tensor, Tensor]:
-    r"""Five quantities of each of the images x, in nats, with the standard errors that the draws leave in them.
+    r"""Five quantities of each of the images x, in nats, with their standard errors over the draws.
 
-    With R = ``num_samples // iwae_samples`` independent values of the bound of K = ``iwae_samples`` draws for each
-    image, two at least, their mean is the IWAE bound, and the logarithm of the mean of their exponentials is log p(x)
-    from R K draws: one pass for both. The lower bound (ELBO), its reconstruction and its divergence are the means of R
-    values of `vaetut.elbo_terms`.
+    Each image has R = ``num_samples // iwae_samples``, at least two, independent values of the bound of
+    K = ``iwae_samples`` draws. Their mean is the IWAE bound, and the logarithm of the mean of their exponentials is the
+    estimate of log p(x) from R K draws: one pass for both. The lower bound (ELBO), its reconstruction and its
+    divergence are the means of R values of `vaetut.elbo_terms`.
 
     Returns:
         float64 ``[10, N]``, the values and errors in the order of ``_NAMES``; and the posterior means, ``[N, latent]``.
@@ -159,12 +167,12 @@ def measure(
 
 
 def summarize(table: Tensor, *, num_samples: int, iwae_samples: int) -> dict[str, dict[str, Any]]:
-    """The means over the images.
+    """The means over the images, with two standard errors.
 
     Returns:
         For each of ``"bound"``, ``"iwae_bound"``, ``"log_evidence"``, ``"reconstruction"`` and ``"kl"``: ``value``;
-        ``standard_error``, which the draws leave in it; ``standard_error_images``, which the choice of the images does
-        (None for one image); ``num_samples``.
+        ``standard_error``, over the draws; ``standard_error_images``, over the choice of the images (None for one
+        image); ``num_samples``.
     """
     draws = (1, iwae_samples, num_samples // iwae_samples * iwae_samples, 1, 1)
     return {
@@ -174,7 +182,7 @@ def summarize(table: Tensor, *, num_samples: int, iwae_samples: int) -> dict[str
 
 
 def active_units(means: Tensor) -> int | None:
-    """How many latent dimensions vary with x: Burda et al.'s criterion; None for one image.
+    """The number of latent dimensions that vary with x, by Burda et al.'s criterion; None for one image.
 
     Args:
         means: E_q[z] for each x, ``[N, latent]``.
@@ -187,7 +195,7 @@ def active_units(means: Tensor) -> int | None:
 
 
 def write_per_image(file: Path, table: Tensor, labels: Tensor) -> None:
-    """A line for each image: its number, its label, and the five values in nats with their standard errors."""
+    """Write a line for each image: its number, its label, and the five values in nats with their standard errors."""
     file.parent.mkdir(parents=True, exist_ok=True)
     columns = ["image", "label", *(part for name in _NAMES for part in (name, f"{name}_standard_error"))]
 

@@ -1,4 +1,4 @@
-"""The command `vaetut`: train a variational auto-encoder, say how good it is, sample from it and plot it."""
+"""The command `vaetut`: train a variational auto-encoder, evaluate it, sample from it and plot it."""
 
 import argparse
 import importlib
@@ -19,7 +19,7 @@ from vaetut.cli import options
 BOOK = "https://vaetut.github.io/vaetut/"
 REPOSITORY = "https://github.com/vaetut/vaetut"
 
-# What a user can put right; what is not among them and not a failure listed in `main` is a defect, with a traceback.
+# Errors that a user can correct. Any other, unless `main` handles it, is a defect and shows a traceback.
 _MISTAKES = (
     ValueError,
     TypeError,
@@ -31,35 +31,35 @@ _MISTAKES = (
 
 _EPILOG = """\
 examples:
-  vaetut train --out runs/digits                       8 x 8 digits, some seconds, no download
+  vaetut train --out runs/digits                       8 x 8 digits, a few seconds, no download
   vaetut evaluate runs/digits                          bound, IWAE bound and log p(x) of the test images
   vaetut sample runs/digits --file samples.png
   vaetut plot runs/digits                              learning curve and reconstructions
   vaetut train --dataset photos --image-size 32 --out runs/photos      a folder of PNG or JPEG images of your own
   vaetut train --recipe paper --out runs/paper         MNIST as in AEVB, about a minute on a CPU
-  vaetut train --recipe best --out runs/best           log p(x) = -87.4, some 35 minutes on a CPU
-  vaetut train --out runs/digits --resume              go on where a run was stopped
+  vaetut train --recipe best --out runs/best           log p(x) = -87.4, about 35 minutes on a CPU with --compile
+  vaetut train --out runs/digits --resume              continue a stopped run
 
 exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped with Ctrl-C
 """
 
 _TRAIN_EPILOG = """\
-The folder gets model.pt (parameters and what makes the model), history.json (the bound after each epoch),
-config.json (all options) and checkpoint.pt (for --resume), all four anew at the end of each epoch: evaluate, sample
-and plot can be used from the first one on. Pictures that they made in the folder are removed, as they are of the model
-before. A folder that holds a run is not written over without --resume or --overwrite. Where the output is no terminal,
-each epoch is a line in the log (the standard error).
+At the end of each epoch four files are written to the folder: model.pt (the parameters and the arguments of the
+model), history.json (the bound after each epoch), config.json (all options) and checkpoint.pt (for --resume). So
+evaluate, sample and plot can be used after the first epoch. Pictures that they made of an older model are removed. A
+folder that holds a run is not changed without --resume or --overwrite. If the output is not a terminal, each epoch is
+a line in the log (the standard error).
 
 recipes:
   paper   MNIST, 784-500-20, tanh, batches of 100, one sample, Adam at 0.001, 20 epochs
   best    MNIST, 784-200-200-50, relu, Glorot's initialization, warm-up, Adam at a rate that falls, 400 epochs.
-          For the importance-weighted bound go on from it:
+          For the importance-weighted bound continue from that model:
             vaetut train --recipe best --out runs/vae
             vaetut train --recipe best --init runs/vae --bound iwae --num-samples 5 --lr 0.0005 --out runs/iwae
-Any other option changes the recipe.
+Other options change the recipe.
 """
 
-# The module of each command, which is imported once it is asked for, its options, and what it does.
+# Each command: its options and its help. Its module is imported when the command is called.
 _COMMANDS: dict[str, tuple[tuple[type, ...], str]] = {
     "train": ((options.Place, options.Settings), "fit a VAE to images, into a folder of its own"),
     "evaluate": ((options.Evaluate,), "the bound, the IWAE bound and log p(x) of test images"),
@@ -69,7 +69,7 @@ _COMMANDS: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 class _Terminated(BaseException):
-    """SIGTERM or SIGHUP: what is half done is cleaned up, as with Ctrl-C."""
+    """SIGTERM or SIGHUP: incomplete files are removed, as with Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         return _run(arguments)
-    except BrokenPipeError:  # whoever read the output has enough, such as `head`
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         _give_up_output()
         return 1
 
@@ -119,19 +119,19 @@ def _run(arguments: Sequence[str] | None) -> int:
             f"out of memory; try a smaller --batch-size, --num-samples or --hidden-dim ({first})", 1
         )
     text = result.pop("text")
-    if not text:  # only the first of several processes has one
+    if not text:  # only the first of several processes has a result
         return 0
     return _say(_json(result) if as_json else text)
 
 
 def _json(result: dict[str, Any]) -> str:
-    """One JSON object, in ASCII where the output cannot encode what is in it."""
+    """One JSON object, in ASCII if the output cannot encode it."""
     text = json.dumps(result, ensure_ascii=False, allow_nan=False)
     return text if printable(text, sys.stdout) == text else json.dumps(result, allow_nan=False)
 
 
 def _say(text: str) -> int:
-    """Print the result; a disk that is full is an error like others."""
+    """Print the result; report a full disk as an error."""
     try:
         print(printable(text, sys.stdout), flush=True)
     except BrokenPipeError:
@@ -143,7 +143,7 @@ def _say(text: str) -> int:
 
 
 def _give_up_output() -> None:
-    """Let what is still buffered go nowhere, so that the interpreter does not fail again when it ends."""
+    """Discard the buffered output, so that the interpreter does not fail again at exit."""
     with suppress(OSError, AttributeError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -158,7 +158,7 @@ def _complain(message: str, status: int) -> int:
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning in one line, without the place in our code."""
+    """Print a warning in one line, without file and line number."""
     if sys.stderr is not None:
         with suppress(OSError):
             print(printable(f"vaetut: warning: {message}", sys.stderr), file=sys.stderr, flush=True)
@@ -166,7 +166,7 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise inside, so that files that are half written are removed."""
+    """Let SIGTERM and SIGHUP raise, so that incomplete files are removed."""
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     if threading.current_thread() is not threading.main_thread():
         names = []
@@ -177,7 +177,7 @@ def _signals() -> Iterator[None]:
     before = {}
     for name in names:
         number = getattr(signal, name)
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, and so it stays
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP: keep that
             before[number] = signal.signal(number, stop)
     try:
         yield
@@ -187,7 +187,7 @@ def _signals() -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose help and errors any console can print."""
+    """A parser whose help and errors can be printed on any console."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         file = sys.stderr if file is None else file

@@ -1,7 +1,7 @@
-"""The options of the command, each in one place: its name, default, help and form make parser and configuration.
+"""The options of the command, each defined once: parser and configuration are made from name, default, help and type.
 
-A dataclass holds the options of a command, and the metadata of each field all that the parser needs. `add_arguments`
-makes the parser's options from it.
+A dataclass holds the options of a command, and the metadata of its fields all that the parser needs; `add_arguments`
+adds them to a parser.
 """
 
 # ruff: noqa: RUF009 (option() makes a field, as dataclasses.field does)
@@ -54,7 +54,7 @@ def _widths(text: str) -> tuple[int, ...]:
 
 
 def _path(text: str) -> Path:
-    """The only place where ``~`` is expanded: a shell leaves it in ``--out=~/runs/x``."""
+    """The only place where ``~`` is expanded: a shell does not expand it in ``--out=~/runs/x``."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -84,28 +84,28 @@ def option(default: Any, help: str, parse: Callable[[str], Any] | None = None, *
     """A field of a dataclass of options.
 
     Args:
-        default: of the option; ``dataclasses.MISSING`` if it must be given.
+        default: the default; ``dataclasses.MISSING`` if the option is required.
         help: one line, without the default, which is added.
-        parse: makes the value from the text.
+        parse: converts the text to the value.
         **settings: ``group``, a heading of the help; ``choices`` and ``metavar``, as in argparse; ``shown``, the
-            default as the help has it; ``positional``; ``may_change``, when a run is resumed.
+            default as the help shows it; ``positional``; ``may_change``, if a resumed run may have another value.
     """
     return dataclasses.field(default=default, metadata={"help": help, "parse": parse, **settings})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where `vaetut train` writes, and what becomes of a run that is there."""
+    """Where `vaetut train` writes, and what happens to an existing run."""
 
     out: Path = option(dataclasses.MISSING, "the run's folder", _path, metavar="FOLDER")
-    resume: bool = option(False, "go on with the run in FOLDER, with its options")
+    resume: bool = option(False, "continue the run in FOLDER, with its options")
     overwrite: bool = option(False, "replace the run in FOLDER once the first epoch of the new one is done")
     recipe: str | None = option(None, "a set of options, see below", choices=("paper", "best"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The options that make a run: recorded in its ``config.json``, and the same when it is resumed."""
+    """The options of a run: stored in its ``config.json``, and the same when it is resumed."""
 
     dataset: str = option(
         "digits",
@@ -116,12 +116,12 @@ class Settings:
     )
     image_size: tuple[int, int] | None = option(
         None,
-        "of images of one's own: a folder's are resized, a file's rows are told apart",
+        "for your own images: those of a folder are resized, flat rows of a file are images of this size",
         _image_size,
         metavar="SIDE|HxW",
     )
     test_share: float = option(
-        1 / 6, "of the data of one's own that is kept for testing", _part, metavar="SHARE", shown="1/6"
+        1 / 6, "share of your own data that is kept for testing", _part, metavar="SHARE", shown="1/6"
     )
     init: Path | None = option(
         None, "start from this trained model's parameters, with its sizes", _path, metavar="FOLDER"
@@ -137,14 +137,16 @@ class Settings:
     )
     likelihood: str = option(
         "bernoulli",
-        "of the pixels; for data of one's own that leave [0, 1], gaussian is the default",
+        "of the pixels; the default for your own data depends on their values",
         choices=("bernoulli", "gaussian", "isotropic"),
         group="model",
     )
     activation: str = option(
-        "tanh", "of the hidden layers", choices=("tanh", "relu", "softplus"), group="model"
+        "tanh", "activation of the hidden layers", choices=("tanh", "relu", "softplus"), group="model"
     )
-    initialization: str = option("torch", "of the parameters", choices=("torch", "glorot"), group="model")
+    initialization: str = option(
+        "torch", "initialization of the parameters", choices=("torch", "glorot"), group="model"
+    )
 
     bound: str = option(
         "sgvb_b",
@@ -159,14 +161,14 @@ class Settings:
     )
     lr_decay: float = option(
         0.0,
-        "over this share of the epochs, the last, the rate falls",
+        "share of the epochs, at the end, over which the rate falls to 0.5 %",
         _share,
         metavar="SHARE",
         group="training",
     )
     warm_up: float = option(
         0.0,
-        "over this share of the epochs, the first, the weight of the divergence grows from 0 to 1",
+        "share of the epochs, at the start, over which the weight of the divergence grows from 0 to 1",
         _share,
         metavar="SHARE",
         group="training",
@@ -176,24 +178,25 @@ class Settings:
     )
     patience: int | None = option(
         None,
-        "stop after this many epochs without a better bound of the test images, and keep the model of the best",
+        "stop after this many epochs without a better bound of the test images, and keep the best model",
         _positive,
         metavar="N",
         group="training",
     )
     batch_size: int = option(100, "images in a step", _positive, metavar="M", group="training")
-    drop_last: bool = option(
-        False, "leave the last, smaller batch of an epoch out of its steps", group="training"
-    )
+    drop_last: bool = option(False, "leave out the last batch of an epoch if it is smaller", group="training")
     binarize: str = option(
-        "auto", "grey pixels", choices=("auto", "dynamic", "threshold", "none"), group="training"
+        "auto",
+        "what to do with gray pixels",
+        choices=("auto", "dynamic", "threshold", "none"),
+        group="training",
     )
     seed: int = option(
-        0, "of the initial parameters, the order and the noise", _seed, metavar="SEED", group="training"
+        0, "seed of the initial parameters, the order and the noise", _seed, metavar="SEED", group="training"
     )
 
     device: str = option(
-        "auto", "where, such as cpu or cuda", metavar="NAME", group="machine", may_change=True
+        "auto", "where to train, such as cpu or cuda", metavar="NAME", group="machine", may_change=True
     )
     precision: str = option(
         "highest",
@@ -201,9 +204,11 @@ class Settings:
         metavar="NAME",
         group="machine",
     )
-    compile: bool = option(False, "compile the step: faster after a minute or so", group="machine")
+    compile: bool = option(
+        False, "compile the step: faster, after up to a minute for the first", group="machine"
+    )
     devices: int | None = option(
-        None, "how many, with the extra `scale`", _positive, metavar="N", group="machine"
+        None, "number of devices, with the extra `scale`", _positive, metavar="N", group="machine"
     )
     strategy: str | None = option(
         None,
@@ -218,16 +223,16 @@ class Settings:
         return self.devices is not None or self.strategy is not None
 
     def plain(self) -> dict[str, Any]:
-        """The options as ``config.json`` has them."""
+        """The options as stored in ``config.json``."""
         found = dataclasses.asdict(self)
         return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
 
 
 def from_plain(options: dict[str, Any]) -> Settings:
-    """What `Settings.plain` gave. An option that came after the file was written has its default.
+    """The inverse of `Settings.plain`. An option that is newer than the file has its default.
 
     Raises:
-        ValueError: if there is an option that is none, or a value of another type.
+        ValueError: if an option is unknown, or a value has another type.
     """
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     unknown = set(options) - set(fields)
@@ -247,45 +252,45 @@ def from_plain(options: dict[str, Any]) -> Settings:
 class Evaluate:
     """The options of `vaetut evaluate`."""
 
-    folder: Path = option(dataclasses.MISSING, "of a trained model", _path, positional=True)
+    folder: Path = option(dataclasses.MISSING, "the folder of a trained model", _path, positional=True)
     num_samples: int = option(1000, "draws for log p(x)", _positive, metavar="L", shown="1000; papers: 5000")
     iwae_samples: int = option(50, "draws for the IWAE bound", _positive, metavar="K")
     images: int | None = option(None, "only the first N test images", _positive, metavar="N", shown="all")
     per_image: Path | None = option(
         None, "write the bounds and log p(x) of each image to this .csv file", _path, metavar="FILE"
     )
-    seed: int = option(0, "of the draws, and of the black and white test pixels", _seed, metavar="SEED")
-    device: str = option("auto", "where, such as cpu or cuda", metavar="NAME")
+    seed: int = option(0, "seed of the draws, and of the black and white test pixels", _seed, metavar="SEED")
+    device: str = option("auto", "where to compute, such as cpu or cuda", metavar="NAME")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """The options of `vaetut sample`."""
 
-    folder: Path = option(dataclasses.MISSING, "of a trained model", _path, positional=True)
-    num: int = option(100, "how many", _positive, metavar="N")
+    folder: Path = option(dataclasses.MISSING, "the folder of a trained model", _path, positional=True)
+    num: int = option(100, "number of images", _positive, metavar="N")
     manifold: bool = option(
         False, "decode an even grid of the prior's quantiles (AEVB figure 4); needs two latent dimensions"
     )
     file: Path | None = option(
         None,
-        "name.png for a picture, name.pt for a tensor [N, D]",
+        "output file: name.png for a picture, name.pt for a tensor [N, D]",
         _path,
         metavar="FILE",
         shown="FOLDER/samples.png",
     )
-    seed: int = option(0, "of the draws", _seed, metavar="SEED")
+    seed: int = option(0, "seed of the draws", _seed, metavar="SEED")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
     """The options of `vaetut plot`."""
 
-    folder: Path = option(dataclasses.MISSING, "of a trained model", _path, positional=True)
+    folder: Path = option(dataclasses.MISSING, "the folder of a trained model", _path, positional=True)
     to: Path | None = option(
-        None, "where to put the pictures", _path, metavar="FOLDER", shown="the model's folder"
+        None, "where to write the pictures", _path, metavar="FOLDER", shown="the model's folder"
     )
-    seed: int = option(0, "of the black and white test pixels", _seed, metavar="SEED")
+    seed: int = option(0, "seed of the black and white test pixels", _seed, metavar="SEED")
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -310,9 +315,9 @@ def add_arguments(parser: argparse.ArgumentParser, *kinds: type, suppress: bool 
     """Give a parser the options of dataclasses.
 
     Args:
-        parser: gets them.
+        parser: gets the options.
         *kinds: the dataclasses.
-        suppress: an option that is not given has no entry, so that a recipe or an earlier run can fill it in.
+        suppress: an option that is not given has no entry, so that a recipe or an earlier run can supply it.
     """
     groups: dict[str, Any] = {}
     for field in (field for kind in kinds for field in dataclasses.fields(kind)):
@@ -336,7 +341,7 @@ def add_arguments(parser: argparse.ArgumentParser, *kinds: type, suppress: bool 
 
 
 def _shown(field: Any) -> str:
-    """The default, as it is shown behind the help."""
+    """The default, as shown after the help."""
     default = field.metadata.get("shown", field.default)
     if default is dataclasses.MISSING or default is None or default is False:
         return ""
@@ -344,7 +349,7 @@ def _shown(field: Any) -> str:
 
 
 def differences(given: dict[str, Any], theirs: Settings) -> Iterator[tuple[str, Any, Any]]:
-    """The options that are given and not as they were: the flag, the value given, the value that was."""
+    """The given options that differ from ``theirs``: flag, given value, their value."""
     for name, value in given.items():
         before = getattr(theirs, name)
         if value != before:
@@ -352,5 +357,5 @@ def differences(given: dict[str, Any], theirs: Settings) -> Iterator[tuple[str, 
 
 
 def flag(name: str) -> str:
-    """The option as it is typed."""
+    """The option as typed on the command line."""
     return "--" + name.replace("_", "-")

@@ -1,17 +1,17 @@
 """The folder of a run: written by `vaetut train`, read by the other commands of `vaetut.cli`.
 
-* ``model.pt``: the parameters, the arguments that make the model, and the name of its data;
-* ``history.json``: the bound after each epoch, as `vaetut.History.to_dict` gives it;
+* ``model.pt``: the parameters, the arguments of the model, and the name of its data;
+* ``history.json``: the bound after each epoch, from `vaetut.History.to_dict`;
 * ``config.json``: the options of the run, versions and seconds;
-* ``checkpoint.pt``: what ``--resume`` goes on from.
+* ``checkpoint.pt``: the state from which ``--resume`` continues.
 
-All four are of the same epoch, the last complete one. They are written into the folder ``.new`` inside of it; the file
-``.new/commit`` says that they are complete, and only then are they moved to their places, each by an atomic rename.
-Whatever ends a process: before the commit, the folder is what it was; after it, the next command finishes the moves.
-A run that replaces another therefore does so at the end of its first epoch, and until then the other is all there.
+All four belong to the same epoch, the last complete one. They are first written to the subfolder ``.new``; then the
+file ``.new/commit`` marks them as complete, and each is moved to its place by an atomic rename. If a process is killed
+before the commit, the folder is unchanged; if after it, the next command finishes the moves. A run that replaces
+another therefore does so at the end of its first epoch, and until then the old run is complete.
 
-While `vaetut train` writes, it holds a lock on the file ``.lock``, which the system releases when the process ends,
-however it ends.
+While `vaetut train` writes, it holds a lock on the file ``.lock``, which the operating system releases when
+the process ends in any way.
 """
 
 import os
@@ -34,7 +34,7 @@ MODEL, HISTORY, CONFIG, CHECKPOINT = "model.pt", "history.json", "config.json", 
 FILES = (CHECKPOINT, MODEL, HISTORY, CONFIG)
 PICTURES = ("learning-curve.png", "reconstructions.png", "latent-plane.png", "samples.png", "manifold.png")
 NEW, _COMMIT, _LOCK = ".new", "commit", ".lock"
-_BEFORE_THE_MOVE = tuple(f".{name}." for name in FILES)  # how the names of their temporary files begin
+_BEFORE_THE_MOVE = tuple(f".{name}." for name in FILES)  # the beginning of the names of their temporary files
 
 
 class Saved(NamedTuple):
@@ -42,10 +42,10 @@ class Saved(NamedTuple):
 
     Attributes:
         model: the model, on the CPU.
-        dataset: the name that `vaetut.load` takes, or the path of data of one's own.
-        image_shape: ``(height, width)``, or ``(3, height, width)`` in color; None for data that are no images.
-        binarize: how grey pixels were treated: ``"dynamic"``, ``"threshold"`` or ``"none"``.
-        reading: how data of one's own were read: ``image_size`` and ``test_share``.
+        dataset: the name for `vaetut.load`, or the path of the user's own data.
+        image_shape: ``(height, width)``, or ``(3, height, width)`` in color; None for data that are not images.
+        binarize: how gray pixels were treated: ``"dynamic"``, ``"threshold"`` or ``"none"``.
+        reading: how the user's own data were read: ``image_size`` and ``test_share``.
     """
 
     model: VAE
@@ -62,18 +62,18 @@ class Saved(NamedTuple):
 
 
 class InUse(OSError):
-    """Another process writes into the folder."""
+    """Another process is writing to the folder."""
 
 
 # --- reading
 
 
 def open_model(folder: Path) -> Saved:
-    """The model in a run's folder: ``model.pt``, or before there is one that of the checkpoint.
+    """The model in a run's folder: ``model.pt``, or if there is none that of the checkpoint.
 
     Raises:
-        FileNotFoundError: if there is neither.
-        ValueError: if a file is damaged, of another program, or of a later version, or the model has become NaN.
+        FileNotFoundError: if neither exists.
+        ValueError: if a file is damaged, of another program, or of a later version, or a parameter is not finite.
     """
     settle(folder)
     if not folder.is_dir():
@@ -82,7 +82,7 @@ def open_model(folder: Path) -> Saved:
         )
     if not any((folder / name).is_file() for name in (MODEL, CHECKPOINT)):
         raise FileNotFoundError(
-            f"{quoted(folder)} holds no {MODEL}; name the folder that `vaetut train --out` wrote, after its first epoch"
+            f"{quoted(folder)} has no {MODEL}; name the folder that `vaetut train --out` wrote, after its first epoch"
         )
     path = folder / (MODEL if (folder / MODEL).is_file() else CHECKPOINT)
     try:
@@ -120,7 +120,7 @@ def _about_from_config(folder: Path) -> dict[str, Any]:
 
 
 def reading(settings: Settings) -> dict[str, Any]:
-    """How data of one's own are read."""
+    """How the user's own data are read."""
     return {"image_size": settings.image_size, "test_share": settings.test_share}
 
 
@@ -132,7 +132,7 @@ class Config(NamedTuple):
 
 
 def read_config(folder: Path) -> Config:
-    """The options of the run in a folder, with the defaults for those that are younger than the file."""
+    """The options of the run in a folder, with the defaults for options that are newer than the file."""
     path = folder / CONFIG
     content = read_json(path)
     try:
@@ -175,34 +175,34 @@ def read_history(folder: Path) -> dict[str, list[float]]:
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """Whether a new run may be written there.
+    """Check that a new run may be written there.
 
     Raises:
-        FileExistsError: if not.
+        FileExistsError: if the folder has other files, or a run and ``overwrite`` is False.
     """
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{quoted(folder)} is a file; choose another --out")
     names = {path.name for path in folder.iterdir() if not _is_left_over(path)} if folder.exists() else set()
     if not names:
         return
-    # without a config.json, what is left of a run is still one if nothing else is there
+    # files of a run without config.json still count as a run, if there is nothing else
     if CONFIG not in names and not names <= {*FILES, *PICTURES, NEW}:
         raise FileExistsError(f"{quoted(folder)} holds other files; choose another --out")
     if not overwrite:
         raise FileExistsError(
-            f"{quoted(folder)} holds a run; --resume goes on with it, --overwrite replaces it, or choose another --out"
+            f"{quoted(folder)} holds a run; --resume continues it, --overwrite replaces it, or choose another --out"
         )
 
 
 def _is_left_over(path: Path) -> bool:
-    """Whether this is what a killed process left, and of no use."""
+    """Whether this is a useless leftover of a killed process."""
     if path.name == NEW:
         return not (path / _COMMIT).exists()
     return path.name == _LOCK or (path.name.startswith(_BEFORE_THE_MOVE) and path.name.endswith(".part"))
 
 
 def quoted(path: Path) -> str:
-    """A path as it is typed: in quotation marks if it has spaces."""
+    """A path as typed on the command line: in quotation marks if it has spaces."""
     text = str(path)
     return f'"{text}"' if " " in text else text
 
@@ -212,10 +212,10 @@ def quoted(path: Path) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """The only process that writes into ``folder``, an existing one.
+    """Make this process the only one that writes to ``folder``, which exists.
 
     Raises:
-        InUse: if another process is that one.
+        InUse: if another process writes to it.
     """
     path = folder / _LOCK
     handle = _acquire(path)
@@ -224,12 +224,12 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         if handle is not None:
             with suppress(OSError):
-                path.unlink()  # before it is released, so that whoever waits makes a new one
+                path.unlink()  # before the release, so that a waiting process makes a new one
             os.close(handle)
 
 
 def _acquire(path: Path) -> int | None:
-    """A handle of the locked file; None where the file system has no locks."""
+    """A handle of the locked file; None if the file system has no locks."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -253,7 +253,7 @@ def _acquire(path: Path) -> int | None:
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return handle
-        os.close(handle)  # its holder has removed it meanwhile
+        os.close(handle)  # its holder has removed the file in the meantime
 
 
 if os.name == "nt":
@@ -261,7 +261,7 @@ if os.name == "nt":
 
     def _try_lock(handle: int) -> bool:
         try:
-            os.lseek(handle, 1000, os.SEEK_SET)  # a byte behind the text, which others may then read
+            os.lseek(handle, 1000, os.SEEK_SET)  # a byte behind the text, so that others can read the text
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
         except OSError:
             return False
@@ -284,14 +284,14 @@ else:
 
 
 def settle(folder: Path) -> None:
-    """Finish what a process that was killed had committed, unless a process is at work in the folder."""
+    """Finish what a killed process had committed, unless a process is working in the folder."""
     if (folder / NEW / _COMMIT).exists():
         with suppress(OSError), locked(folder):
             recover(folder)
 
 
 def recover(folder: Path) -> None:
-    """Finish what was committed, and remove what was not. Holds the lock, or nobody writes."""
+    """Finish what was committed, and remove what was not. The caller holds the lock, or no process writes."""
     new = folder / NEW
     if (new / _COMMIT).exists():
         _move(folder)
@@ -303,7 +303,7 @@ def recover(folder: Path) -> None:
 
 
 def staging(folder: Path, goes_on: bool) -> Path:
-    """An empty folder for the next version of the run's files, with its checkpoint if the run goes on from it."""
+    """An empty folder for the next version of the run's files, with its checkpoint if the run continues from it."""
     new = folder / NEW
     new.mkdir()
     if goes_on:
@@ -315,7 +315,7 @@ def staging(folder: Path, goes_on: bool) -> Path:
 
 
 def publish(folder: Path, settings: Settings, seconds: float, saved: Callable[[VAE], Saved]) -> None:
-    """Put the run as the checkpoint in the staging folder has it in the place of what there is."""
+    """Replace the files of the folder by those of the checkpoint in the staging folder."""
     new = folder / NEW
     content = checkpoints.read(new / CHECKPOINT)
     model, _ = read_model(new / CHECKPOINT)
@@ -327,7 +327,7 @@ def publish(folder: Path, settings: Settings, seconds: float, saved: Callable[[V
 
 
 def _move(folder: Path) -> None:
-    for name in PICTURES:  # of the model before
+    for name in PICTURES:  # of the previous model
         (folder / name).unlink(missing_ok=True)
     for name in FILES:
         if (folder / NEW / name).exists():

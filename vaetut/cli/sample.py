@@ -21,7 +21,7 @@ def sample(options: Sample) -> dict[str, Any]:
     are_images = saved.image_shape is not None and len(saved.image_shape) > 1
     if file.suffix == ".png" and not are_images:
         raise ValueError(
-            f"--file must end with .pt: {saved.dataset} has rows of numbers and no images; if they are images, train "
+            f"--file must end with .pt: {saved.dataset} has rows of numbers, not images; if they are images, train "
             "with --image-size"
         )
     number, latent_dim = options.num, saved.model.latent_dim
@@ -50,7 +50,7 @@ def sample(options: Sample) -> dict[str, Any]:
 
 
 def ready(file: Path) -> Path:
-    """The path, once there is a folder for it."""
+    """The path; its folder is made if necessary."""
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
 

@@ -1,4 +1,4 @@
-"""What changes in the course of a run of `vaetut train`: the learning rate, and the weight of the divergence."""
+"""What changes during a run of `vaetut train`: the learning rate, and the weight of the divergence."""
 
 import math
 from collections.abc import Iterable
@@ -8,25 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaetut.aevb.arguments import OPTIMIZERS
+from vaetut.aevb.optimizers import OPTIMIZERS
 from vaetut.bounds import elbo_terms
 from vaetut.exact import LatentVariableModel
 
-_LAST = 0.005  # of the first learning rate, at the last step
+_LAST = 0.005  # the last learning rate, as a fraction of the first
 
 
 class Schedule:
     """An optimizer and a bound for `vaetut.train` that change with the number of steps.
 
-    All that decides what a step does follows from the number of steps taken, which a checkpoint holds: in the state of
-    the optimizer and, as `vaetut.train` gets the schedule as its ``state``, under a name of its own.
+    Rate and weight depend only on the number of steps taken, which a checkpoint holds, since the schedule is passed to
+    `vaetut.train` as ``state``.
 
     Args:
-        name: of the optimizer.
+        name: the optimizer's name.
         rate: the first learning rate; None for the optimizer's default.
-        decay: over the last ``decay * steps`` the rate falls to almost nothing, along half a cosine.
-        warm_up: over the first ``warm_up * steps`` the weight of the divergence grows from 0 to 1.
-        steps: how many there will be.
+        decay: over the last ``decay * steps`` steps the rate falls to 0.5 % of its first value, along half a cosine.
+        warm_up: over the first ``warm_up * steps`` steps the weight of the divergence grows from 0 to 1.
+        steps: the number of steps of the run.
     """
 
     weight: Tensor
@@ -44,7 +44,7 @@ class Schedule:
         made: torch.optim.Optimizer = self.kind(parameters, lr=self.rate, fused=device.type in self.fused_on)
         for group in made.param_groups:
             group["steps"] = 0
-        # A tensor and not a number, which a compiled step would take for a constant.
+        # A tensor, since a compiled step would treat a number as a constant.
         self.weight = torch.zeros((), device=device)
         self._made, self._weight_is = made, 0.0
         self._follow(made)
@@ -53,9 +53,9 @@ class Schedule:
         return made
 
     def bound(self, model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int) -> Tensor:
-        """`vaetut.sgvb_b` in value; while it warms up, its gradient has less of the divergence.
+        """The value of `vaetut.sgvb_b`; during the warm-up the divergence has a smaller weight in the gradient.
 
-        Without the weight, most latent dimensions are given up before the decoder has learned what to do with them.
+        Without the warm-up, q equals the prior in most latent dimensions before the decoder has learned to use them.
         """
         reconstruction, kl = elbo_terms(model, q, x, num_samples)
         return reconstruction - kl.detach() - self.weight * (kl - kl.detach())
@@ -65,7 +65,7 @@ class Schedule:
         return {"steps": 0 if self._made is None else self._made.param_groups[0]["steps"]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from that number of steps."""
+        """Continue from that number of steps."""
         if self._made is None:
             raise RuntimeError("the schedule has no optimizer yet")
         for group in self._made.param_groups:
@@ -78,24 +78,24 @@ class Schedule:
         self._follow(optimizer)
 
     def _follow(self, optimizer: torch.optim.Optimizer) -> None:
-        """The rate and the weight that belong to the number of steps taken, whatever they were before."""
+        """Set the rate and the weight from the number of steps taken."""
         for group in optimizer.param_groups:
             part = min(1.0, max(0.0, group["steps"] - self.falls_from) / max(self.steps - self.falls_from, 1))
             group["lr"] = self.rate * (_LAST + (1 - _LAST) * (1 + math.cos(math.pi * part)) / 2)
         weight = min(1.0, (optimizer.param_groups[0]["steps"] + 1) / max(self.warm_until, 1))
-        if weight != self._weight_is:  # a kernel only while it changes
+        if weight != self._weight_is:  # launch a kernel only if it changes
             self.weight.fill_(weight)
             self._weight_is = weight
 
 
-# A checkpoint knows a bound by the name of its function, and those of the first edition have this one.
+# A checkpoint identifies a bound by the name of its function; this is the name in those of the first edition.
 Schedule.bound.__module__ = "vaetut._cli_recipes"
 
 
 def initialize(model: nn.Module, how: str) -> None:
-    """Start the parameters anew: ``"glorot"`` is Glorot and Bengio's (2010) uniform one, biases zero.
+    """Initialize the parameters: ``"glorot"`` is Glorot and Bengio's (2010) uniform initialization, with zero biases.
 
-    Its outputs vary more than those of torch's own, so that a draw of z tells the decoder something from the start.
+    Its outputs vary more than those of torch's, so that draws of z are informative for the decoder from the start.
     """
     if how == "glorot":
         for layer in model.modules():

@@ -1,4 +1,4 @@
-"""`vaetut train`: what its options come to, and the run in its folder."""
+"""`vaetut train`: from options to arguments, and the run in its folder."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ from vaetut.data import ImageData, load, own
 from vaetut.models import VAE
 
 BOUNDS = {"sgvb_b": sgvb_b, "sgvb_a": sgvb_a, "iwae": iwae_bound, "dreg": doubly_reparameterized}
-"""The bounds that can be trained, by the names that the command knows."""
+"""The bounds that can be trained, by their names in the command."""
 
 _MODEL_OPTIONS = ("latent_dim", "hidden_dim", "likelihood", "activation")
 _MATMUL = ("highest", "high", "medium")
@@ -38,9 +38,9 @@ def train(given: Options) -> Options:
     """Fit a model and write its folder."""
     place = Place(**{name: given.pop(name) for name in list(given) if name in Place.__dataclass_fields__})
     if place.resume and place.overwrite:
-        raise ValueError("--resume and --overwrite cannot both be given: go on with the run, or replace it")
+        raise ValueError("--resume and --overwrite cannot both be given: continue the run, or replace it")
     if place.resume and place.recipe is not None:
-        raise ValueError("--recipe cannot be given with --resume: a run goes on with its own options")
+        raise ValueError("--recipe cannot be given with --resume: a run continues with its own options")
     folder = place.out
     if place.resume:
         run_folder.settle(folder)
@@ -52,9 +52,9 @@ def train(given: Options) -> Options:
     if not place.resume:
         run_folder.check_free(folder, place.overwrite)
     data, settings = _data(settings, given, place)
-    arguments = _arguments(settings, data)  # what cannot be is refused before anything is written
+    arguments = _arguments(settings, data)  # refuses impossible options before anything is written
     if not settings.several_processes and settings.precision in _MATMUL:
-        device(settings.device)  # else Fabric has names of its own, such as gpu
+        device(settings.device)  # otherwise Fabric accepts its own names, such as gpu
 
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def train(given: Options) -> Options:
 
 
 def is_first(settings: Settings) -> bool:
-    """Whether this is the process that writes and prints: one alone is, whatever a launcher has set."""
+    """Whether this process writes and prints: a single process does, whatever environment a launcher has set."""
     if not settings.several_processes:
         return True
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
@@ -96,7 +96,7 @@ class _Run:
         )
 
     def go(self) -> Options:
-        """Train, and return what is to be printed."""
+        """Train, and return the result to print."""
         done = len(run_folder.read_history(self.folder)["train"]) if self.goes_on else 0
         if self.begun_afresh and not self.place.resume:
             run_folder.write_config(self.folder, self.settings, 0.0)
@@ -122,7 +122,7 @@ class _Run:
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._stopped()) from None
         except Exception as error:
-            if self.begun_afresh and not self.epochs_done:  # nothing to go on from: leave all as it was
+            if self.begun_afresh and not self.epochs_done:  # nothing to resume: leave everything as it was
                 (self.folder / CONFIG).unlink(missing_ok=True)
             text = str(error).replace(str(new.resolve() / CHECKPOINT), str(self.folder / CHECKPOINT))
             if text != str(error):
@@ -145,7 +145,9 @@ class _Run:
         elif sys.stderr is not None:
             epoch = f"{self.epochs_done}/{self.settings.epochs}"
             line = f"epoch {epoch}  bound {bound:.3f}  test {test:.3f}  {seconds:.1f} s"
-            with contextlib.suppress(OSError, ValueError):  # a log that cannot be written stops no training
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # a log that cannot be written does not stop the training
                 print(printable(line, sys.stderr), file=sys.stderr, flush=True)
 
     def _saved(self, model: VAE) -> Saved:
@@ -159,19 +161,19 @@ class _Run:
 
     def _stopped(self) -> str:
         if not self.epochs_done and not self.begun_afresh:
-            return f"stopped in the first epoch; the run in {quoted(self.folder)} is as it was"
-        return f"stopped; to go on: vaetut train --out {quoted(self.folder)} --resume"
+            return f"stopped in the first epoch; the run in {quoted(self.folder)} is unchanged"
+        return f"stopped; to continue: vaetut train --out {quoted(self.folder)} --resume"
 
     def _result(self, history: History) -> Options:
         config = run_folder.read_config(self.folder)
-        if config.settings != self.settings:  # no new epoch, but another number of them, or device
+        if config.settings != self.settings:  # no new epoch, but a new number of epochs or device
             run_folder.write_config(self.folder, self.settings, config.seconds)
         curves = {"train": history.train, "validation": history.validation}
         last = {name: curve[-1] for name, curve in curves.items()}
         epochs, best = len(history.train), ""
         if self.settings.patience is not None:
             top = max(range(epochs), key=history.validation.__getitem__)
-            best = f"model.pt is that of epoch {top + 1}, the best: test {history.validation[top]:.2f}\n"
+            best = f"model.pt is the model of the best epoch, {top + 1}: test {history.validation[top]:.2f}\n"
         text = (
             f"{quoted(self.folder)}: {self.data.name}, {epochs} epochs, {config.seconds:.1f} s\n"
             f"bound, nats per image: training {last['train']:.2f}"
@@ -188,7 +190,7 @@ class _Run:
 
 
 def _rank(place: Place, settings: Settings) -> Options:
-    """The part of a process that is not the first: it computes, and writes and prints nothing."""
+    """The work of a process that is not the first: it computes, but writes and prints nothing."""
     data, settings = _data(settings, {}, place, quiet=True)
     arguments = _arguments(settings, data)
     goes_on = place.resume and (place.out / CHECKPOINT).exists()
@@ -206,17 +208,17 @@ def _rank(place: Place, settings: Settings) -> Options:
     return {"text": ""}
 
 
-# --- what the options come to
+# --- from options to arguments
 
 
 NAMES = ("digits", "mnist", "fashion-mnist")
 
 
 def _settings(given: Options, recipe_name: str | None) -> Settings:
-    """All options of a new run: what is given, before the recipe, before the defaults."""
+    """All options of a new run: given ones override the recipe, which overrides the defaults."""
     recipe = dict(RECIPES[recipe_name]) if recipe_name is not None else {}
     if given.get("init") is not None or given.get("bound", "sgvb_b") != "sgvb_b":
-        recipe.pop("warm_up", None)  # it is for the beginning, and for the bound that has a divergence
+        recipe.pop("warm_up", None)  # it is for the start of a run, and for the bound with a divergence
     settings = Settings(**(recipe | given))
     if settings.init is not None:
         saved = run_folder.open_model(settings.init)
@@ -235,9 +237,9 @@ def _settings(given: Options, recipe_name: str | None) -> Settings:
 
 
 def _resumed(folder: Path, given: Options) -> Settings:
-    """All options of a run that goes on."""
+    """All options of a resumed run."""
     if not (folder / CONFIG).is_file():
-        raise FileNotFoundError(f"{quoted(folder)} holds no run to go on with")
+        raise FileNotFoundError(f"{quoted(folder)} holds no run to resume")
     settings = run_folder.read_config(folder).settings
     free = {"device"} if settings.lr_decay or settings.warm_up else {"device", "epochs"}
     fixed = [name for name in Settings.__dataclass_fields__ if name not in free]
@@ -257,16 +259,18 @@ def _tuple(widths: int | tuple[int, ...]) -> tuple[int, ...]:
 def _data(
     settings: Settings, given: Options, place: Place, quiet: bool = False
 ) -> tuple[ImageData, Settings]:
-    """The data, and the options with the likelihood that fits them where none is given."""
+    """The data, and the options with the likelihood that fits them if none is given."""
     for name in ("image_size", "test_share"):
         if settings.dataset in NAMES and name in given and not place.resume:
-            raise ValueError(f"{flag(name)} is for data of one's own, and {settings.dataset} has its own")
+            raise ValueError(
+                f"{flag(name)} is for your own data (--dataset PATH), not for {settings.dataset}"
+            )
     data = open_data(settings.dataset, run_folder.reading(settings))
     if settings.dataset in NAMES:
         return data, settings
     assert isinstance(data, own.OwnData)
     chosen = "likelihood" in given or place.resume or settings.init is not None
-    why = "as asked for"
+    why = "as given"
     if not chosen:
         likelihood, why = own.likelihood_for(data)
         settings = replace(settings, likelihood=likelihood)
@@ -277,12 +281,12 @@ def _data(
 
 
 def open_data(dataset: str, reading: Options) -> ImageData:
-    """The data set of this name, or in this folder or file."""
+    """The data set of this name, or of this folder or file."""
     return load(dataset) if dataset in NAMES else own.read(Path(dataset), **reading)
 
 
 def _model(settings: Settings, data: ImageData, init: Path | None) -> VAE:
-    """The model with its first parameters."""
+    """The model with its initial parameters."""
     arguments = {name: getattr(settings, name) for name in _MODEL_OPTIONS}
     with torch.random.fork_rng([]):
         torch.default_generator.manual_seed(settings.seed)
@@ -294,7 +298,7 @@ def _model(settings: Settings, data: ImageData, init: Path | None) -> VAE:
 
 
 def _arguments(settings: Settings, data: ImageData) -> Options:
-    """The arguments of `vaetut.train` that say what to ascend and how."""
+    """The arguments of `vaetut.train` for bound, optimizer and steps."""
     found: Options = {
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,
@@ -321,7 +325,7 @@ def _arguments(settings: Settings, data: ImageData) -> Options:
         }
     if warm_up and settings.bound != "sgvb_b":
         raise ValueError(
-            f"--warm-up must be 0 for --bound {settings.bound}: only sgvb_b has the divergence as a term of its own"
+            f"--warm-up must be 0 for --bound {settings.bound}: only sgvb_b has a separate term for the divergence"
         )
     number, batch_size = len(data.train), settings.batch_size
     steps = settings.epochs * (number // batch_size if settings.drop_last else -(-number // batch_size))
@@ -334,17 +338,17 @@ def _arguments(settings: Settings, data: ImageData) -> Options:
 
 
 def treatment(settings: Settings) -> str:
-    """What is done with grey pixels."""
+    """How gray pixels are treated."""
     if settings.binarize != "auto":
         return settings.binarize
     return "dynamic" if settings.likelihood == "bernoulli" else "none"
 
 
 def device(name: str) -> torch.device:
-    """The device that is called so.
+    """The device of this name.
 
     Raises:
-        ValueError: if this machine has none, or it holds no values.
+        ValueError: if this machine has no such device, or its tensors have no values.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -354,9 +358,9 @@ def device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0].partition(": cpu, cuda")[0].partition(". ")[0]
         if name == "meta":
-            reason = "its tensors hold no values"
+            reason = "its tensors have no values"
         elif name.startswith("mps"):
-            reason = "there is no MPS"
+            reason = "MPS is not available"
         raise ValueError(
             f"--device must be auto or a device of this machine, got {name!r} ({reason})"
         ) from None
@@ -364,7 +368,7 @@ def device(name: str) -> torch.device:
 
 
 def _machine(settings: Settings) -> Options:
-    """The arguments of `vaetut.train` that say where and how it computes."""
+    """The arguments of `vaetut.train` for device and precision."""
     precision = settings.precision
     if precision in _MATMUL and not settings.several_processes:
         return {"device": settings.device, "precision": precision}
@@ -383,17 +387,17 @@ def _machine(settings: Settings) -> Options:
         )
         fabric.launch()
     except (ValueError, RuntimeError) as error:
-        # among them Fabric's own for a device that is not there
+        # such as Fabric's own for a missing device
         raise ValueError(
             f"--device {settings.device}, --devices {settings.devices}, --strategy {settings.strategy} and "
-            f"--precision {precision} do not go together on this machine: {str(error).strip().splitlines()[0]}"
+            f"--precision {precision} cannot be combined on this machine: {str(error).strip().splitlines()[0]}"
         ) from None
     fabric.barrier()
     return {"fabric": fabric, "precision": precision if precision in _MATMUL else "highest"}
 
 
 def _upgrade(path: Path, schedule: Schedule) -> None:
-    """Give a checkpoint of the first edition, which had the steps with the optimizer alone, the schedule's state."""
+    """Add the schedule's state to a checkpoint of the first edition, which has the steps only in the optimizer."""
     content = checkpoints.read(path)
     if content["configuration"].get("state") is None:
         steps = content["optimizer"]["param_groups"][0]["steps"]

@@ -1,8 +1,8 @@
 """MNIST's and Fashion-MNIST's files: found in a folder or the cache, downloaded once, and verified.
 
-A file is used only if the SHA-256 of its *decompressed* bytes is the one pinned here (compressed bytes differ between
-mirrors). MNIST's hashes were computed from the files of LeCun, Cortes and Burges; Fashion-MNIST's labels from those of
-its authors, and the hashes of its images are the ones on which several public copies of them agree.
+A file is used only if its *decompressed* bytes have the SHA-256 listed here (compressed bytes differ between mirrors).
+The hashes for MNIST were computed from the files of LeCun, Cortes and Burges, those of Fashion-MNIST's labels from its
+authors' files; those of its images are the ones on which several public copies agree.
 """
 
 import gzip
@@ -41,13 +41,13 @@ SHA256 = {
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
 }
-_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # its folder for each
+_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # its folder names
 _ANOTHER = "is another file"
-_TIMEOUT = 30  # seconds of silence after which the next mirror is tried
+_TIMEOUT = 30  # seconds without data after which the next mirror is tried
 
 
 def read(name: str, file: str, root: str | os.PathLike[str] | None, download: bool) -> bytes:
-    """The decompressed bytes of one file, verified, from the first place that has it."""
+    """The decompressed bytes of one file, verified, from the first location that has it."""
     local = root if root is not None else os.environ.get(DATA_DIR_VARIABLE)
     if local:
         folder, origin = Path(local).expanduser(), "root" if root is not None else DATA_DIR_VARIABLE
@@ -59,13 +59,13 @@ def read(name: str, file: str, root: str | os.PathLike[str] | None, download: bo
             return content
         if problems:
             raise ValueError(
-                f"{'; '.join(problems)}. Files were left as they are: replace them, or change {origin}"
+                f"{'; '.join(problems)}. The files were not changed: replace them, or change {origin}"
             )
         if root is not None:
             there = f"; {'; '.join(others)}" if others else ""
             raise FileNotFoundError(
                 f"root must hold {file} or {file}.gz of {name}, in {', '.join(map(str, folders[:-1]))} or in "
-                f"{folder}; none is there{there}. Without root, {name} is downloaded"
+                f"{folder}; none was found{there}. Without root, {name} is downloaded"
             )
 
     import pooch
@@ -84,10 +84,10 @@ def read(name: str, file: str, root: str | os.PathLike[str] | None, download: bo
     raise FileNotFoundError(
         f"{name} is not complete, and {file} could not be found or downloaded:\n"
         + "".join(f"  - {problem}\n" for problem in problems)
-        + f"To go on without a network, get these files, compressed (.gz) or not, from {MIRRORS[name][0]}\n"
-        + f"and put them into {cache}, or into any folder that {DATA_DIR_VARIABLE} names:\n"
+        + f"To continue without a network, get these files, compressed (.gz) or not, from {MIRRORS[name][0]}\n"
+        + f"and put them into {cache}, or into a folder named by {DATA_DIR_VARIABLE}:\n"
         + "".join(f"  {f}    SHA-256, decompressed: {digest}\n" for f, digest in SHA256[name].items())
-        + "load('digits') needs no file at all."
+        + "load('digits') needs no download."
     )
 
 
@@ -97,7 +97,7 @@ def _existing(file: str, *folders: Path) -> list[Path]:
 
 
 def _first_good(name: str, file: str, folders: tuple[Path, ...]) -> tuple[bytes | None, list[str], list[str]]:
-    """The first right file of this name, or what is wrong with each, and which are of another data set."""
+    """The first valid file of this name; or the problem of each file, and the files of another data set."""
     problems: list[str] = []
     others: list[str] = []
     for path in _existing(file, *folders):
@@ -109,13 +109,15 @@ def _first_good(name: str, file: str, folders: tuple[Path, ...]) -> tuple[bytes 
 
 
 def _verified(path: Path, name: str, file: str) -> tuple[bytes | None, str]:
-    """The decompressed bytes of the file at ``path`` if they are right; else None and what is wrong."""
+    """The decompressed bytes of the file at ``path`` if they are valid; otherwise None and the problem."""
     try:
         content = path.read_bytes()
     except OSError as error:
         return None, f"cannot be read ({error.strerror or error})"
     try:
-        if content[:2] == b"\x1f\x8b":  # gzip. Names don't tell: some servers and browsers decompress unasked
+        if (
+            content[:2] == b"\x1f\x8b"
+        ):  # gzip. The name is no evidence: some servers and browsers decompress the file
             content = gzip.decompress(content)
     except (EOFError, OSError, zlib.error) as error:
         return None, f"is damaged or incomplete ({type(error).__name__}: {error})"
@@ -125,25 +127,25 @@ def _verified(path: Path, name: str, file: str) -> tuple[bytes | None, str]:
     for other, digests in SHA256.items():
         if found in digests.values():
             return None, f"{_ANOTHER}, one of {other}"
-    return None, f"is damaged or another file: SHA-256, decompressed, is {found}, it must be {wanted}"
+    return None, f"is damaged or another file: its decompressed SHA-256 is {found}, it must be {wanted}"
 
 
 def _download(name: str, file: str, folder: Path, problems: list[str]) -> bytes | None:
-    """Fetch a file into ``folder`` from the first mirror that has it whole; else add to ``problems``."""
+    """Fetch a file into ``folder`` from the first mirror that has a valid copy; otherwise add to ``problems``."""
     fetched: list[bytes] = []
 
     def fetch(temporary: Path) -> None:
         for url in (f"{mirror}{file}.gz" for mirror in MIRRORS[name]):
             try:
                 _fetch(url, temporary, f"{name}: {file}")
-            except Exception as error:  # whatever it is, from no network to a full disk, try the next mirror
+            except Exception as error:  # for any error, from no network to a full disk, try the next mirror
                 problems.append(f"{url}: {type(error).__name__}: {error}")
                 continue
             content, problem = _verified(temporary, name, file)
             if content is not None:
                 fetched.append(content)
                 return
-            problems.append(f"{url}: what it sent {problem}")
+            problems.append(f"{url}: the file that it sent {problem}")
         raise _NotFetched
 
     try:
@@ -162,7 +164,7 @@ class _NotFetched(Exception):
 
 
 def _fetch(url: str, path: Path, title: str) -> None:
-    """Download a file, with a progress bar on a terminal alone."""
+    """Download a file, with a progress bar if the output is a terminal."""
     import pooch
     from tqdm.auto import tqdm
 

@@ -1,4 +1,4 @@
-"""The IDX format, MNIST's: chapter 11."""
+"""The IDX format of MNIST: chapter 11."""
 
 import math
 import struct
@@ -14,7 +14,7 @@ def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
     each dimension as a big-endian 32-bit integer; the values follow in row-major order.
 
     Raises:
-        ValueError: if the header is none, or the number of values is not the one that it announces.
+        ValueError: if the header is not valid, or the number of values is not that of the header.
 
     Example:
         >>> parse_idx(bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6]), "example")

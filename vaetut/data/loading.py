@@ -1,6 +1,6 @@
 """Images to train on, as float tensors ``[N, D]`` with pixels in [0, 1]: chapter 11.
 
-`load` knows three data sets. The digits come with scikit-learn and need no network. MNIST and Fashion-MNIST
+`load` has three data sets. The digits come with scikit-learn and need no network. MNIST and Fashion-MNIST
 are downloaded once into a cache folder, or read from a folder of your own, by `vaetut.data.cache`.
 """
 
@@ -17,17 +17,24 @@ from vaetut.data.idx import parse_idx
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A data set of images, grey or in color, split into a training and a test part.
+    """A data set of images, gray or in color, split into a training and a test part.
 
     Attributes:
         train: float32 ``[N, D]``, one flattened image a row, pixels in [0, 1].
-        train_labels: int64 ``[N]``; -1 where there is none.
+        train_labels: int64 ``[N]``; -1 without a label.
         test: float32 ``[N_test, D]``.
         test_labels: int64 ``[N_test]``.
         image_shape: ``(height, width)``, or ``(3, height, width)`` in color, whose product is D:
-            ``x.view(-1, *image_shape)`` gives pictures. ``(D,)`` for data that are no images.
-        name: the name that `load` was given.
-        label_names: what the labels 0, 1, ... are called, where they have names.
+            ``x.view(-1, *image_shape)`` gives pictures. ``(D,)`` for data that are not images.
+        name: the name passed to `load`.
+        label_names: the names of the labels 0, 1, ..., if they have names.
+
+    Used in chapter 11.
+
+    Example:
+        >>> x = torch.rand(10, 12)
+        >>> ImageData(x[:8], torch.zeros(8).long(), x[8:], torch.zeros(2).long(), (3, 4), "mine")
+        ImageData('mine': 8 training and 2 test images of 3 x 4 pixels)
     """
 
     train: Tensor
@@ -57,27 +64,26 @@ def describe_shape(image_shape: tuple[int, ...]) -> tuple[str, str]:
 
 
 def load(name: str, *, root: str | os.PathLike[str] | None = None, download: bool = True) -> ImageData:
-    """Load a data set of images with pixels in [0, 1].
+    """Load a data set of images with pixels in [0, 1] (chapter 11).
 
-    * ``"digits"``: 1,497 training and 300 test images of 8 x 8 pixels, inside scikit-learn: nothing to fetch.
+    * ``"digits"``: 1,497 training and 300 test images of 8 x 8 pixels, included in scikit-learn, without a download.
     * ``"mnist"`` and ``"fashion-mnist"``: 60,000 and 10,000 images of 28 x 28 pixels, in four files each.
 
     Those files are looked for, compressed (``.gz``) or not, in this order:
 
-    1. ``root``, where given: in ``root/<name>/``, in ``root/MNIST/raw/`` or ``root/FashionMNIST/raw/``, where
-       torchvision puts them, and in ``root`` itself, and nowhere else;
+    1. ``root``, if given: in ``root/<name>/``, in ``root/MNIST/raw/`` or ``root/FashionMNIST/raw/``, where
+       torchvision puts them, and in ``root`` itself; then the other locations are not used;
     2. the folder that the environment variable ``VAETUT_DATA_DIR`` names, in the same places;
     3. the cache folder of your system, ``pooch.os_cache("vaetut")``, into which they are downloaded from the
        first of two mirrors that has them.
 
-    The first two are only ever read. A file counts only if the SHA-256 of its decompressed bytes is the one
-    pinned in `vaetut.data.cache`: one that is damaged is an error if no good one lies beside it, and one of another
-    data set, whose files have the same names, is passed over. A download is checked as a temporary file, and only
-    then takes its place in the cache.
+    Nothing is written to the first two. A file is used only if its decompressed bytes have the SHA-256 listed in
+    `vaetut.data.cache`: a damaged file is an error unless there is a valid one as well, and a file of another data set,
+    whose files have the same names, is skipped. A download is verified before it is moved into the cache.
 
-    The digits have no official split. Every sixth image is a test image: such a rule needs no random numbers,
-    so the split is the same on every machine; and as the images are stored writer by writer, counting off
-    spreads all 13 writers over both parts. It leaves 25 to 33 test images of each digit.
+    The digits have no official split. Every sixth image is a test image: this rule needs no random numbers,
+    so the split is the same on every machine; and since the images are stored writer by writer, both parts
+    contain all 13 writers. It leaves 25 to 33 test images of each digit.
 
     Args:
         name: ``"digits"``, ``"mnist"`` or ``"fashion-mnist"``.
@@ -106,19 +112,20 @@ def load(name: str, *, root: str | os.PathLike[str] | None = None, download: boo
 
 
 def binarize(x: Tensor, how: str = "dynamic", generator: torch.Generator | None = None) -> Tensor:
-    """Turn grey pixels in [0, 1] into black and white ones, 0 or 1, of the same shape and dtype.
+    """Turn gray pixels in [0, 1] into black and white ones, 0 or 1, of the same shape and dtype.
 
-    * ``"dynamic"``: each pixel is drawn from a Bernoulli distribution whose probability is its grey value.
-      Drawn anew each time a batch is used, this is the usual treatment of MNIST; its mean is the grey image.
+    * ``"dynamic"``: each pixel is drawn from a Bernoulli distribution whose probability is its gray value.
+      Drawn again each time a minibatch is used, this is the usual treatment of MNIST; its mean is the gray image
+      (chapter 11, ``eq-vae-grey-pixels``).
     * ``"threshold"``: 1 where the pixel is at least 0.5, else 0.
 
     Args:
         x: pixels of any shape, float32 or float64, each in [0, 1].
         how: ``"dynamic"`` or ``"threshold"``.
-        generator: source of the random numbers, on the device of ``x``; torch's global one where it is None.
+        generator: the random generator, on the device of ``x``; None for torch's global one.
 
     Raises:
-        TypeError: if ``x`` is no float32 or float64 tensor.
+        TypeError: if ``x`` is not a float32 or float64 tensor.
         ValueError: if a pixel is NaN or outside [0, 1], or ``how`` is unknown.
 
     Example:
@@ -130,11 +137,11 @@ def binarize(x: Tensor, how: str = "dynamic", generator: torch.Generator | None 
     """
     one_of(how, "how", ("dynamic", "threshold"))
     float_tensor(x, "x")
-    if values_are_checked() and any_true(~((x >= 0) & (x <= 1))):  # written so that NaN is caught too
+    if values_are_checked() and any_true(~((x >= 0) & (x <= 1))):  # in this form NaN is caught too
         raise ValueError("x must lie in [0, 1] everywhere; divide 8-bit pixels by 255")
     if how == "threshold":
         return (x >= 0.5).to(x.dtype)
-    # A third of the time of torch.bernoulli(x) on a CPU. rand is in [0, 1): a 0 stays 0, a 1 becomes 1.
+    # Takes a third of the time of torch.bernoulli(x) on a CPU. rand is in [0, 1): a 0 stays 0, a 1 becomes 1.
     noise = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     return noise.lt_(x)
 

@@ -1,6 +1,6 @@
-"""Data of one's own for `vaetut train --dataset PATH`: a folder of images, or an array in a file. Chapter 11.
+"""The user's own data for `vaetut train --dataset PATH`: a folder of images, or an array in a file. Chapter 11.
 
-Pillow reads the images, NumPy and torch the arrays; nothing in a file can run code. `vaetut.data.tables` reads files.
+Pillow reads the images, NumPy and torch the arrays; no code in a file is run. `vaetut.data.tables` reads files.
 """
 
 import os
@@ -18,21 +18,21 @@ from vaetut.data.loading import ImageData, describe_shape
 from vaetut.data.tables import Table, read_table
 
 _IMAGES = (".png", ".jpg", ".jpeg")
-_CHUNK = 2**24  # values looked at together
-_IN_MEMORY = 2**30  # bytes; what has more stays in its file where it can
+_CHUNK = 2**24  # values that are checked at once
+_IN_MEMORY = 2**30  # bytes in float32; above, an array stays in its file, or as 8-bit values
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class OwnData(ImageData):
-    """What `read` returns: `ImageData`, and what was seen on the way.
+    """What `read` returns: `ImageData`, and what was found while reading.
 
     Attributes:
         low, high: the smallest and the largest value.
         binary: whether all values are 0 or 1.
-        constant_columns: how many columns have one value in all rows.
-        summary: one line that says what was read.
+        constant_columns: the number of columns that have one value in all rows.
+        summary: a description of the data in one line.
     """
 
     low: float = 0.0
@@ -50,12 +50,12 @@ class OwnData(ImageData):
 
 
 class Rows(torch.utils.data.Dataset[Tensor]):
-    """Rows of an array that stays in its file: float32 ``[D]`` each, divided by ``scale``.
+    """Rows that are converted when they are needed: float32 ``[D]`` each, divided by ``scale``.
 
     Args:
-        array: ``[N, ...]``, memory-mapped.
-        index: which rows, int64.
-        scale: what the values are divided by.
+        array: ``[N, ...]``, memory-mapped or of 8-bit values.
+        index: the rows, int64.
+        scale: the divisor of the values.
     """
 
     def __init__(self, array: Array, index: Array, scale: float) -> None:
@@ -79,29 +79,33 @@ def read(
     image_size: tuple[int, int] | None = None,
     test_share: float = 1 / 6,
 ) -> OwnData:
-    """Read data of one's own, for training.
+    """Read the user's own data for training.
 
-    * A folder of PNG or JPEG images; those of subfolders have the subfolder's name as their label. If all are grey,
-      so are the data, else all are in color. They must be of one size, or ``image_size`` is given: then the middle of
-      each, as large as it can be in these proportions, is resized.
+    * A folder of PNG or JPEG images; the name of a subfolder is the label of its images. If all are gray,
+      the data are gray, otherwise color. All must have one size, unless ``image_size`` is given: then the largest
+      central part of each image that has these proportions is resized.
     * ``.npy``, ``.npz`` or ``.pt``: an array or tensor ``[N, D]``, ``[N, height, width]``, ``[N, height, width, 3]`` or
-      ``[N, 3, height, width]``. Of several arrays in a file, ``x`` and ``y`` are data and labels, or ``x_train``,
-      ``y_train``, ``x_test``, ``y_test``. A large ``.npy`` stays in its file.
+      ``[N, 3, height, width]``. If a file has several arrays, ``x`` and ``y`` are data and labels, or ``x_train``,
+      ``y_train``, ``x_test``, ``y_test``.
     * ``.csv``: one datapoint a line, with or without a line of names; a column named ``label`` has the labels.
 
-    8-bit values are divided by 255 unless all are 0 or 1, other values are taken as they are.
+    Images are decoded one at a time; all are held in memory at their final size, one byte for each value if they have
+    8 bits (40,000 color images of 64 x 64 pixels: 0.5 GB). For more, write them to a ``.npy`` file: a large one is
+    memory-mapped, and one minibatch at a time is read.
 
-    Test data are spread evenly over all: the rule needs no random numbers, so it is the same at each call, and sorted
-    files are no trouble.
+    8-bit values are divided by 255 unless all are 0 or 1; other values are not changed.
+
+    The test rows are evenly spaced over all rows: this needs no random numbers, so the split is the same at each call,
+    and it works for sorted files too.
 
     Args:
-        path: of the folder or file.
-        image_size: ``(height, width)``; for a file whose rows are flat, how they are to be shown.
+        path: the folder or file.
+        image_size: ``(height, width)``; for a file with flat rows, the size of the images.
         test_share: share of the rows that is kept for testing.
 
     Raises:
-        FileNotFoundError: if there is nothing.
-        ValueError: if something does not fit; the message names the file, and the row where there is one.
+        FileNotFoundError: if the path does not exist.
+        ValueError: if the data cannot be used; the message names the file, and the row if there is one.
 
     Example:
         >>> import tempfile, numpy
@@ -112,7 +116,7 @@ def read(
     """
     file = Path(path).expanduser()
     if not file.exists():
-        raise FileNotFoundError(f"{file} is not there")
+        raise FileNotFoundError(f"{file} does not exist")
     is_folder = file.is_dir()
     table = _images(file, image_size) if is_folder else read_table(file)
     shape = _image_shape(file, table.x.shape, None if is_folder else image_size)
@@ -161,15 +165,15 @@ def read(
 def likelihood_for(data: OwnData) -> tuple[str, str]:
     """The likelihood that fits the data, and why."""
     if len(data.image_shape) == 3:
-        return "isotropic", "as values of color are no probabilities"
+        return "isotropic", "as color values are not probabilities"
     if data.binary:
         return "bernoulli", "as all values are 0 or 1"
     if data.low >= 0 and data.high <= 1:
         return "bernoulli", "as all values are in [0, 1]"
-    outside = f"as values from {data.low:g} to {data.high:g} leave [0, 1]"
+    outside = f"as values from {data.low:g} to {data.high:g} are not all in [0, 1]"
     if data.constant_columns:
         return "isotropic", (
-            f"{outside}, and the density of a Gaussian grows without end on the columns that are constant, "
+            f"{outside}, and a Gaussian with a learned variance has no upper limit for constant columns, "
             f"{data.constant_columns} of {data.dim}"
         )
     return "gaussian", outside
@@ -179,22 +183,22 @@ def likelihood_for(data: OwnData) -> tuple[str, str]:
 
 
 def _images(folder: Path, image_size: tuple[int, int] | None) -> Table:
-    """All images below ``folder``, as 8-bit values or, of 16-bit ones, as float32 in [0, 1]."""
+    """All images below ``folder``, as 8-bit values or, for 16-bit images, as float32 in [0, 1]."""
     from PIL import Image
 
     everything = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path, folder)]
     paths = [path for path in everything if path.suffix.lower() in _IMAGES]
     if not paths:
-        raise ValueError(f"{folder} holds no image: none of its files ends with {', '.join(_IMAGES)}")
+        raise ValueError(f"{folder} has no images: no file ends with {', '.join(_IMAGES)}")
     names = sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder})
     at_the_top = [path for path in paths if path.parent == folder]
     if names and at_the_top:
         raise ValueError(
-            f"{at_the_top[0]} lies beside the folders {', '.join(names[:3])}: images are either all in folders, "
-            "which are their labels, or all at the top"
+            f"{at_the_top[0]} lies beside the folders {', '.join(names[:3])}: put all images into subfolders, "
+            "which are their labels, or none"
         )
     modes, sizes = set(), {}
-    for path in paths:  # the headers alone
+    for path in paths:  # only the headers
         try:
             with Image.open(path) as image:
                 modes.add(image.mode)
@@ -208,7 +212,7 @@ def _images(folder: Path, image_size: tuple[int, int] | None) -> Table:
         if other is not None:
             raise ValueError(
                 f"{other} has {sizes[other][0]} x {sizes[other][1]} pixels and {paths[0]} {size[0]} x {size[1]}: "
-                "give --image-size, to which all are brought"
+                "give --image-size, to resize all of them"
             )
     sixteen = any(mode.startswith("I") for mode in modes) and not color
     x = np.empty((len(paths), *size, *([3] if color else [])), np.float32 if sixteen else np.uint8)
@@ -217,7 +221,7 @@ def _images(folder: Path, image_size: tuple[int, int] | None) -> Table:
     places = {name: i for i, name in enumerate(names)}
     labels = [places[path.relative_to(folder).parts[0]] if names else -1 for path in paths]
     left_out = len(everything) - len(paths)
-    remark = f", {left_out} other files left out" if left_out else ""
+    remark = f", {left_out} other files ignored" if left_out else ""
     return Table(x, np.asarray(labels, np.int64), tuple(names), remark=remark)
 
 
@@ -226,11 +230,14 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 
 def _pixels(path: Path, size: tuple[int, int], color: bool, sixteen: bool) -> Array:
-    """One image, upright, of the size that is asked for."""
+    """One image, upright, resized to ``size``."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as opened:
+            opened.draft(
+                None, (2 * max(size), 2 * max(size))
+            )  # a large JPEG is decoded at a lower resolution
             image: Image.Image = ImageOps.exif_transpose(opened) or opened
             if sixteen:
                 deep = image.mode.startswith("I")
@@ -249,7 +256,7 @@ def _pixels(path: Path, size: tuple[int, int], color: bool, sixteen: bool) -> Ar
 
 
 def _image_shape(path: Path, shape: tuple[int, ...], image_size: tuple[int, int] | None) -> tuple[int, ...]:
-    """The shape of one image in data of this shape; ``(D,)`` if they are none."""
+    """The shape of one image in data of this shape; ``(D,)`` if the rows are flat."""
     one = tuple(shape[1:])
     if len(one) == 3 and _channels_last(shape):
         one = (one[2], *one[:2])
@@ -268,7 +275,7 @@ def _image_shape(path: Path, shape: tuple[int, ...], image_size: tuple[int, int]
     if len(found) > 1 and found[-2:] != image_size:
         raise ValueError(
             f"--image-size is {height} x {width}, but {path} holds images of {found[-2]} x {found[-1]}; only "
-            "the images of a folder are resized"
+            "images of a folder can be resized"
         )
     if len(found) == 1 and found[0] not in (height * width, 3 * height * width):
         raise ValueError(
@@ -280,12 +287,12 @@ def _image_shape(path: Path, shape: tuple[int, ...], image_size: tuple[int, int]
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether images ``[N, ., ., .]`` have their color last; first, if it could be either."""
+    """Whether images ``[N, ., ., .]`` have the color dimension last; if both are possible, it is the first."""
     return len(shape) == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3)
 
 
 def _survey(path: Path, table: Table) -> tuple[float, float, bool, int]:
-    """The smallest and largest value, whether all are 0 or 1, and how many columns are constant; no NaN is let in."""
+    """Smallest and largest value, whether all are 0 or 1, the number of constant columns; no NaN is allowed."""
     low, high, binary = np.inf, -np.inf, True
     smallest = largest = None
     for first, chunk in _chunks([table.x] if table.test is None else [table.x, table.test]):
@@ -315,7 +322,7 @@ def _chunks(arrays: list[Array]) -> Iterable[tuple[int, Array]]:
 
 
 def _spread(number: int, share: float, path: Path) -> Array:
-    """Which of so many rows are for testing: ``share`` of them, evenly spread."""
+    """A mask of the rows for testing: a ``share`` of them, evenly spaced."""
     i = np.arange(number)
     is_test: Array = np.floor((i + 1) * share + 1e-9) > np.floor(i * share + 1e-9)
     if not is_test.any():
@@ -326,10 +333,10 @@ def _spread(number: int, share: float, path: Path) -> Array:
 
 
 def _part(x: Array, index: Array | None, scale: float, lazy: bool = False) -> Any:
-    """Rows as float32 ``[n, D]``; large ones that are memory-mapped stay in their file."""
+    """Rows as float32 ``[n, D]``; large ones are converted only when they are used."""
     if index is None:
         return _floats(x, scale)
-    if lazy and isinstance(x, np.memmap) and 4 * x.size > _IN_MEMORY:
+    if lazy and (isinstance(x, np.memmap) or x.itemsize < 4) and 4 * x.size > _IN_MEMORY:
         return Rows(x, index, scale)
     return _floats(x[index], scale)
 

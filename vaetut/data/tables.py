@@ -1,4 +1,4 @@
-"""Arrays in files of one's own, ``.npy``, ``.npz``, ``.pt`` and ``.csv``, for `vaetut.data.own`: chapter 11."""
+"""Arrays in the user's files, ``.npy``, ``.npz``, ``.pt`` and ``.csv``, for `vaetut.data.own`: chapter 11."""
 
 import csv
 import zipfile
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 
 class Table(NamedTuple):
-    """What was read: ``x [N, ...]`` with its labels, -1 where there are none; and test data, where a file has them."""
+    """The content of a file: ``x [N, ...]`` with its labels, -1 if it has none, and test data if it has them."""
 
     x: Array
     labels: NDArray[np.int64]
@@ -59,8 +59,8 @@ def read_table(path: Path) -> Table:
     key = key or (others[0] if len(others) == 1 else None)
     if key is None:
         raise ValueError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}: the data must be called x, or be the only array "
-            "beside the labels y"
+            f"{path} holds {', '.join(arrays) or 'nothing'}: the data must be named x, or be the only array "
+            "besides the labels y"
         )
     x = _numbers(path, arrays[key])
     given = next((arrays[by_name[name]] for name in _LABELS if name in by_name), None)
@@ -80,7 +80,7 @@ def _check_labels(path: Path, labels: Any, number: int) -> None:
 
 
 def _labels(values: Array) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Labels counted from 0, and what they were called."""
+    """Labels counted from 0, and their names."""
     names, places = np.unique(values, return_inverse=True)
     return places.reshape(-1).astype(np.int64), tuple(str(name) for name in names)
 
@@ -113,11 +113,9 @@ def _npz(path: Path) -> dict[str, Array]:
 def _pt(path: Path) -> Any:
     try:
         found = torch.load(path, weights_only=True, map_location="cpu")
-    except (
-        Exception
-    ) as error:  # whatever a file that is none makes of torch.load; its words advise to run code
+    except Exception as error:  # torch.load raises many kinds, and its message advises to run code
         raise ValueError(
-            f"{path} cannot be read as tensors ({type(error).__name__}); it must hold tensors alone"
+            f"{path} cannot be read as tensors ({type(error).__name__}); it must hold only tensors"
         ) from None
     if isinstance(found, tuple | list) and len(found) == 2:
         found = {"x": found[0], "y": found[1]}
@@ -133,7 +131,7 @@ def _pt(path: Path) -> Any:
 
 
 def _csv(path: Path) -> dict[str, Array]:
-    """Lines of numbers; the first may have names."""
+    """Lines of numbers; the first line may hold names."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             start = file.readline()
@@ -164,7 +162,7 @@ def _columns(path: Path, lines: list[tuple[int, list[str]]]) -> dict[str, Array]
         if label is not None:
             labels.append(cells[label].strip())
     if not rows:
-        raise ValueError(f"{path} holds names and no numbers")
+        raise ValueError(f"{path} has a line of names but no numbers")
     found: dict[str, Array] = {"x": np.stack(rows)}
     return found if label is None else found | {"y": np.array(labels)}
 

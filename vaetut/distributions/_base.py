@@ -1,4 +1,4 @@
-"""What the distributions of this folder share: their arguments, the checks of values, and the scalar base class."""
+"""Shared by the distributions of this folder: arguments, checks of values, and the base class for scalars."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ONLY_FLOATS = "must be a number or a torch.Tensor of dtype torch.float32 or torc
 
 
 def as_number(value: Any) -> Any:
-    """A tensor as it is, and a number of NumPy's, or of any other kind, as Python's."""
+    """A tensor unchanged; a number of NumPy or of any other kind as a Python number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
     return int(value) if isinstance(value, Integral) else float(value)
@@ -49,7 +49,7 @@ def as_parameters(**values: Tensor | float) -> list[Tensor]:
 
 
 def check_finite(value: Tensor, name: str) -> None:
-    """Raise ValueError unless ``value`` is finite, which its largest absolute value says in one pass."""
+    """Raise ValueError unless ``value`` is finite; its largest absolute value shows that in one pass."""
     if value.numel() and any_true(~torch.isfinite(value.detach().abs().amax())):
         finite(value, name)
 
@@ -117,7 +117,7 @@ class Univariate(Distribution):
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> Self:
         """Return the same distribution with its parameters expanded to ``batch_shape``."""
-        # The class that has the constructor: a subclass with a constructor of its own must say how it expands.
+        # The class that defines the constructor: a subclass with its own constructor must define expand.
         owner = next(c for c in type(self).__mro__ if "arg_constraints" in vars(c))
         new = self._get_checked_instance(owner, _instance)  # type: ignore[no-untyped-call]
         for name in self.arg_constraints:
@@ -147,7 +147,7 @@ class Univariate(Distribution):
             return self.rsample(sample_shape, generator=generator)
 
     def _checked(self, value: Tensor) -> Tensor:
-        """``value``, validated, in the wider of its own dtype and that of the parameters (integers as the latter)."""
+        """``value``, validated, in the wider of its own dtype and the parameters'."""
         if self._validate_args:
             self._validate_sample(value)
         return in_dtype_of(self._parameter, value)
@@ -168,13 +168,13 @@ class Univariate(Distribution):
 
 
 def in_dtype_of(parameter: Tensor, value: Tensor) -> Tensor:
-    """``value`` in the wider of both dtypes; the log of an integer, or of a float32, is taken in the wider already."""
+    """``value`` in the wider of both dtypes, so that also the log of an integer or a float32 is computed in it."""
     dtype = torch.promote_types(value.dtype, parameter.dtype)
     return value if value.dtype == dtype else value.to(dtype)
 
 
 def log_below_overflow(value: Tensor) -> Tensor:
-    """log x with the largest finite number in the place of ∞: in log x − x the second term decides."""
+    """log x, with the largest finite number in place of ∞, so that log x − x is −∞ there and not NaN."""
     return value.clamp(max=torch.finfo(value.dtype).max).log()
 
 
@@ -183,8 +183,8 @@ def zero_outside(
 ) -> Tensor:
     """log p where ``value`` lies in the support of q, −∞ outside of it, and NaN for NaN.
 
-    A value that was validated lies inside. Otherwise the density is computed at a ``harmless`` point of the support in
-    the place of each value outside: there it may be infinite or NaN, which would ruin the gradients of all.
+    A value that was validated lies inside. Otherwise a ``harmless`` point of the support replaces each value
+    outside, where the density may be infinite or NaN, which would make all gradients NaN.
     """
     if q._validate_args:
         return log_density(value)

@@ -29,10 +29,10 @@ from vaetut.distributions.reciprocal import Reciprocal
 
 
 class LogMoments(NamedTuple):
-    """What the entropies and divergences of positive variables are made of.
+    """The moments from which the entropies and divergences of positive variables are computed.
 
-    They are split such that nothing large cancels: a Gamma(1e5, 1e5) is narrow, and its E[log x] and log E[xᵏ] nearly
-    agree, so the difference of both is what is given.
+    They are split so that no large terms cancel: a Gamma(1e5, 1e5) is narrow, its E[log x] and log E[xᵏ] are nearly
+    equal, and so their difference is stored.
     """
 
     mean_log: Tensor  # E[log x]
@@ -50,7 +50,7 @@ class LogMoments(NamedTuple):
 @singledispatch
 def log_moments(p: Distribution) -> LogMoments:
     """The log moments of ``p``, or NotImplementedError where they have no closed form."""
-    raise NotImplementedError(f"E[log x] has no closed form that vaetut knows for {type(p).__name__}")
+    raise NotImplementedError(f"vaetut has no closed form of E[log x] for {type(p).__name__}")
 
 
 def power_of_gamma(concentration: Tensor, scale: Tensor, power: Tensor | float) -> LogMoments:

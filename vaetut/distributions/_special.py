@@ -1,8 +1,8 @@
 r"""The quantile of the gamma distribution, from which the maps of chapter 9, *Composition*, are built.
 
-The standard gamma variable $G$ with shape a has no closed-form quantile, but a deterministic one: the root of
-$P(a, G) = u$. All is done on $y = \log(G / a)$, which neither underflows for a small shape (with a = 1e-3 half of the
-draws of G are below 1e-300) nor cancels for a large one.
+The quantile of the standard gamma variable $G$ with shape a has no closed form; it is the root of
+$P(a, G) = u$. It is computed for $y = \log(G / a)$, which neither underflows for a small shape (with a = 1e-3 half of
+the draws of G are below 1e-300) nor cancels for a large one.
 """
 
 import math
@@ -23,17 +23,17 @@ def open_uniform(
 ) -> Tensor:
     """Draw from the uniform distribution on the open interval (0, 1): never 0, never 1.
 
-    `torch.rand` returns 0 now and then (once in 2²⁴ float32 draws), and the quantile of 0 or 1 is an infinite sample
-    for half of the distributions. Here the smallest value is δ and the largest 1 − δ, with δ = 2⁻²⁴ in float32 and
-    2⁻⁵³ in float64, and on the CPU the values are all the multiples of δ between them: u can be drawn exactly if
-    1 − u can, so neither tail is cut shorter than the other. The draws of `torch.rand` keep every bit; only those
-    below δ are raised to δ.
+    `torch.rand` sometimes returns 0 (once in 2²⁴ float32 draws on average), and for many distributions the quantile of
+    0 or 1 is infinite. Here the smallest value is δ and the largest 1 − δ, with δ = 2⁻²⁴ in float32 and
+    2⁻⁵³ in float64, and on the CPU the values are all the multiples of δ between them: u and
+    1 − u have the same set of values, so both tails are treated alike. The draws of `torch.rand` are unchanged, except
+    that those below δ become δ.
 
     Args:
         shape: shape of the result.
         dtype: ``torch.float32`` or ``torch.float64``.
         device: where to draw.
-        generator: draws from it; by default from the global generator of that device.
+        generator: the random generator; by default the global generator of that device.
 
     Returns:
         Tensor of ``shape`` with values in [δ, 1 − δ].
@@ -43,7 +43,7 @@ def open_uniform(
         >>> bool(((u > 0) & (u < 1)).all())
         True
     """
-    # rand() < 1 holds already. The spacing of the numbers just below 1 is eps / 2, hence the δ that mirrors it.
+    # rand() < 1 always holds. The spacing of the numbers just below 1 is eps / 2, which gives δ at the other end.
     u = torch.rand(shape, dtype=dtype, device=device, generator=generator)
     return u.clamp(min=torch.finfo(dtype).eps / 2)
 
@@ -56,8 +56,8 @@ def log_gamma_quantile(u: Tensor, shape: Tensor) -> Tensor:
         shape: a, positive; broadcasts against u.
 
     Returns:
-        y, exact to about 1e-10 (the accuracy of ``torch.special.gammainc``), its derivatives likewise. The work is
-        done in float64 whatever the dtype.
+        y, exact to about 1e-10 (the accuracy of ``torch.special.gammainc``), and so are its derivatives. Computed
+        in float64 for any dtype.
 
     Example:
         The median of the exponential distribution, which is the gamma with shape 1, is log 2:
@@ -71,9 +71,9 @@ def log_gamma_quantile(u: Tensor, shape: Tensor) -> Tensor:
 
 
 def draw_log_gamma(shape: Tensor, size: torch.Size) -> Tensor:
-    r"""Draw $y = \log(G / a)$ as `log_gamma_quantile` of uniform noise has it, gradient included, by a sampler.
+    r"""Draw $y = \log(G / a)$ with torch's sampler, with the gradient that `log_gamma_quantile` of uniform noise has.
 
-    The sampler of torch draws G; for a < 1 it draws the variable of shape a + 1 instead, and $G = G' u^{1/a}$ in logs.
+    The sampler draws G; for a < 1 it draws the variable of shape a + 1 instead, and $G = G' u^{1/a}$ in logs.
 
     Args:
         shape: a, positive.
@@ -137,8 +137,8 @@ def _solve(u: Tensor, shape: Tensor) -> Tensor:
 
 
 def _newton(u: Tensor, shape: Tensor) -> Tensor:
-    """Newton's method on the log of the nearer tail, which is concave in log G, so that it cannot run away."""
-    # P(a, G) < Gᵃ / Γ(a + 1) bounds the root from below, and is all there is to it where G is tiny.
+    """Newton's method on the log of the nearer tail, which is concave in log G, so that it always converges."""
+    # P(a, G) < Gᵃ / Γ(a + 1) bounds the root from below, and is exact to rounding where G is tiny.
     floor = (u.log() + torch.lgamma(shape + 1)) / shape
     root = 1 - 1 / (9 * shape) + torch.special.ndtri(u) / (3 * shape.sqrt())  # Wilson and Hilferty (1931)
     log_x = torch.maximum(floor, torch.where(root > 0.1, 3 * root.clamp(min=0.1).log() + shape.log(), floor))
@@ -172,7 +172,7 @@ def _slope(shape: Tensor, y: Tensor) -> Tensor:
     below_one = log_x < 0
     series = _slope_series(a, torch.where(below_one, log_x, 0.0))
     integral = _slope_integral(a, torch.where(below_one, 0.0, log_x))
-    # Beyond, only the Gaussian limit and its first correction are left of the difference.
+    # For larger shapes the difference is computed from the Gaussian limit and its first correction.
     limit = -(y + y.square() / 6 - 1 / (3 * shape)) / (2 * shape) * (1 - y / 3)
     return torch.where(shape > 1e7, limit, torch.where(below_one, series, integral) - 1 / a)
 
@@ -199,7 +199,7 @@ def _slope_integral(shape: Tensor, log_x: Tensor) -> Tensor:
     side = torch.where(gap > 0, -1.0, 1.0).to(x.dtype)
     rate = (
         (side * (x - shape)).clamp(min=0) + shape.sqrt().clamp(min=1)
-    ).detach()  # of the decay: sets the scale
+    ).detach()  # of the decay, which sets the scale of the integral
     unit = side / rate
     mass = moment = torch.zeros_like(x)
     low, high = -3.7, 4.3
@@ -217,7 +217,7 @@ def _slope_integral(shape: Tensor, log_x: Tensor) -> Tensor:
 def log1mexp(x: Tensor) -> Tensor:
     """log(1 − e⁻ˣ) for x ≥ 0, to full precision for small x and for large; −∞, with a gradient of 0, at x = 0."""
     small, nothing = x < math.log(2), x == 0
-    # Each branch is fed a harmless value where the other is chosen: else its infinite slope times 0 would be NaN.
+    # Each branch gets a harmless value where the other is chosen; otherwise its infinite slope times 0 would be NaN.
     value = torch.where(
         small,
         torch.log(-torch.expm1(-torch.where(small & (x > 0), x, 1.0))),
@@ -227,7 +227,7 @@ def log1mexp(x: Tensor) -> Tensor:
 
 
 def log_of(p: Tensor, complement: Tensor) -> Tensor:
-    """log p of a probability p whose complement 1 − p is known to full precision too; −∞, without slope, at p = 0."""
+    """log p of a probability p whose ``complement`` 1 − p is given too; at p = 0 it is −∞, with a gradient of 0."""
     small, nothing = p < 0.5, p == 0
     value = torch.where(
         small,

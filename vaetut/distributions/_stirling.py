@@ -1,4 +1,4 @@
-"""Differences of log-gamma functions, without the cancellation that ruins them for large arguments."""
+"""Differences of log-gamma functions, without the loss of digits by cancellation for large arguments."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,9 @@ HALF_LOG_2PI = math.log(2 * math.pi) / 2
 # Stirling's series log Γ(x) ~ (x − 1/2) log x − x + log(2π)/2 + Σ cₙ x^(1−2n), below 1e-17 relative from x = 12 on
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 POWERS = range(-1, -14, -2)
-SHIFT = 12  # Γ(x + 12) = x (x + 1) … (x + 11) Γ(x) moves every argument to where the series is exact
+SHIFT = (
+    12  # Γ(x + 12) = x (x + 1) … (x + 11) Γ(x) moves every argument into the range where the series is exact
+)
 
 
 def _column(values: Sequence[float], x: Tensor) -> Tensor:
@@ -47,7 +49,7 @@ def digamma_difference(x: Tensor, a: float) -> Tensor:
 
 def log_gamma_remainder(x: Tensor) -> Tensor:
     """log Γ(x) − ((x − 1/2) log x − x + log(2π)/2) for x > 0: about 1/12x for a large x."""
-    # Below 12 nothing large cancels, above the series is exact.
+    # Below 12 no large terms cancel; above, the series is exact.
     near = torch.where(x < SHIFT, x, 1.0)
     far = torch.where(x < SHIFT, float(SHIFT), x)
     exact = torch.lgamma(near) - (near - 0.5) * near.log() + near - HALF_LOG_2PI

@@ -1,8 +1,8 @@
-r"""The logs of both tails of univariate distributions, and the quantiles that belong to them, as `Truncated` needs.
+r"""The logs of both tails of univariate distributions, and the quantiles in terms of them, for `Truncated`.
 
-A tail of e⁻⁴⁵⁰, 30 standard deviations out, has a log that is exact and no room for a difference from 1. So each
+A tail probability of e⁻⁴⁵⁰, 30 standard deviations out, has an exact log, but 1 minus it rounds to 1. So each
 family gives log F(x), log(1 − F(x)), and x as a function of either. The families are of two kinds: those that are
-symmetric about their location, where one tail is the other's mirror image, and those whose cumulative hazard
+symmetric about their location, where each tail is the mirror image of the other, and those whose cumulative hazard
 H(x) = −log(1 − F(x)) is elementary, F being 1 − e^(−H).
 """
 
@@ -53,7 +53,7 @@ class Tails(NamedTuple):
 def tails_of(q: Distribution) -> Tails:
     """The tails of a univariate q with float64 parameters and without validation."""
     for kind, make in FAMILIES.items():
-        # A subclass with a density of its own is another distribution.
+        # A subclass that replaces log_prob is another distribution.
         if isinstance(q, kind) and type(q).log_prob is kind.log_prob:
             return make(q)
     if isinstance(q, TransformedDistribution) and type(q).cdf is TransformedDistribution.cdf:
@@ -62,7 +62,7 @@ def tails_of(q: Distribution) -> Tails:
 
 
 class _NormalQuantile(torch.autograd.Function):
-    """The x with log Φ(x) = t, for t ≤ log ½, however far out; dx/dt = Φ(x)/φ(x), to any order."""
+    """The x with log Φ(x) = t, for any t ≤ log ½; dx/dt = Φ(x)/φ(x), differentiable to any order."""
 
     generate_vmap_rule = True
 
@@ -73,7 +73,9 @@ class _NormalQuantile(torch.autograd.Function):
         # φ(x)/|x| bounds the tail: x² ≈ −2t − log(−2t) − log 2π
         start = -(-2 * safe - (-2 * safe).log() - math.log(2 * math.pi)).sqrt()
         x = torch.where(far, start, torch.special.ndtri(torch.where(far, 0.5, t).exp()))
-        for _ in range(4):  # log Φ is concave and nearly a parabola there: Newton's steps converge at once
+        for _ in range(
+            4
+        ):  # log Φ is concave and nearly a parabola there: Newton's method converges in a few steps
             log_cdf = _log_ndtr(x)
             step = (log_cdf - t) * torch.exp(log_cdf - _log_normal_density(x))
             x = torch.where(t > -math.inf, x - step, x)
@@ -82,15 +84,18 @@ class _NormalQuantile(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(inputs[0], output)
+        ctx.save_for_forward(inputs[0], output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         t, x = ctx.saved_tensors
         return grad * torch.exp(t - _log_normal_density(x))
 
+    jvp = backward  # the derivative of one number in one number
+
 
 def _log_ndtr(x: Tensor) -> Tensor:
-    """log Φ(x): `torch.special.log_ndtr`, which torch.func.vmap knows only as a loop."""
+    """log Φ(x): `torch.special.log_ndtr`, for which torch.func.vmap has only a loop."""
     y = x * math.sqrt(0.5)
     left = y < -0.7
     near = torch.where(left, y, -0.7)
@@ -114,7 +119,7 @@ def normal_quantile(t: Tensor) -> Tensor:
 
 
 class _LogNdtr(torch.autograd.Function):
-    """log Φ(x), with the derivative φ/Φ from logs: torch's own is 0/0 far out."""
+    """log Φ(x), with the derivative φ/Φ from logs: torch's own is 0/0 in the far tail."""
 
     generate_vmap_rule = True
 
@@ -125,11 +130,14 @@ class _LogNdtr(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         ctx.save_for_backward(inputs[0], output)
+        ctx.save_for_forward(inputs[0], output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         x, value = ctx.saved_tensors
         return grad * torch.exp(_log_normal_density(x) - value)
+
+    jvp = backward
 
 
 def log_ndtr(x: Tensor) -> Tensor:
@@ -139,7 +147,7 @@ def log_ndtr(x: Tensor) -> Tensor:
 
 
 def _symmetric(log_cdf: Function, quantile: Function) -> Callable[[Any], Tails]:
-    """A location-scale family that is symmetric about ``loc``, by the standard member's log F and its inverse."""
+    """A location-scale family that is symmetric about ``loc``, from log F of the standard member and its inverse."""
 
     def tails(q: Any) -> Tails:
         return Tails(
@@ -153,7 +161,7 @@ def _symmetric(log_cdf: Function, quantile: Function) -> Callable[[Any], Tails]:
 
 
 def _by_hazard(hazard: Callable[[Any, Tensor], Tensor], inverse: Callable[[Any, Tensor], Tensor]) -> Any:
-    """A family with F = 1 − e^(−H), by the cumulative hazard H(x) and its inverse."""
+    """A family with F = 1 − e^(−H), from the cumulative hazard H(x) and its inverse."""
 
     def tails(q: Any) -> Tails:
         def rise(x: Tensor) -> Tensor:
@@ -178,7 +186,7 @@ def _gumbel(q: Gumbel) -> Tails:
     def inverse(e: Tensor) -> Tensor:
         return q.loc - q.scale * e.log()
 
-    def upper(t: Tensor) -> Tensor:  # −log(1 − eᵗ) is eᵗ far out, whose log is t
+    def upper(t: Tensor) -> Tensor:  # in the far tail −log(1 − eᵗ) is eᵗ, whose log is t
         far = t < -40
         return torch.where(far, q.loc - q.scale * t, inverse(-log1mexp(-torch.where(far, -1.0, t))))
 
@@ -271,7 +279,7 @@ FAMILIES: dict[type[Distribution], Callable[[Any], Tails]] = {
 
 
 def _transformed(q: TransformedDistribution) -> Tails:
-    """Through the inverses of the transforms, all monotone; one that falls swaps the tails."""
+    """Through the inverses of the transforms, which are monotone; a decreasing one swaps the tails."""
     base = tails_of(q.base_dist)
 
     def back(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -311,7 +319,7 @@ def _transformed(q: TransformedDistribution) -> Tails:
 
 
 def ends_of(q: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The ends of the support of q, infinite ones as such. (Torch calls the support of 5 + Gamma "real".)"""
+    """The ends of the support of q, possibly infinite. (For torch the support of 5 + Gamma is "real".)"""
     if isinstance(q, TransformedDistribution) and type(q).support is TransformedDistribution.support:
         low, high = ends_of(q.base_dist, device)
         for transform in q.transforms:
@@ -329,7 +337,7 @@ def ends_of(q: Any, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _any(q: Any) -> Tails:
-    """A distribution of which no more than ``cdf`` and ``icdf`` is known, and its log tails where it has them."""
+    """A distribution with ``cdf`` and ``icdf`` only, and its log tails if it has them."""
 
     def log_cdf(x: Tensor) -> Tensor:
         if hasattr(q, "log_cdf"):
@@ -347,8 +355,8 @@ def _any(q: Any) -> Tails:
         return q.icdf(t.exp())
 
     def upper(t: Tensor) -> Tensor:
-        # 1 − eᵗ has lost the digits of a small eᵗ: Newton's steps on the log of the tail itself win them back. Two
-        # with their gradients make the second derivative right too.
+        # 1 − eᵗ has lost the digits of a small eᵗ: Newton's method on the log of the tail itself restores them. Two
+        # steps with their gradients make the second derivative right too.
         x = q.icdf(-torch.expm1(t).clamp(max=-(2.0**-52))).detach()
         fixed = t.detach()
         with torch.no_grad():
@@ -369,7 +377,7 @@ def _has_tail(q: Any) -> bool:
 
 
 def knows_far_tails(q: Any) -> bool:
-    """Whether the upper tail of q is known better than as 1 − F(x)."""
+    """Whether the upper tail of q is computed without forming 1 − F(x)."""
     if any(isinstance(q, kind) and type(q).log_prob is kind.log_prob for kind in FAMILIES):
         return True
     if isinstance(q, TransformedDistribution) and type(q).cdf is TransformedDistribution.cdf:

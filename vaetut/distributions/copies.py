@@ -1,4 +1,4 @@
-"""The tensors inside of a distribution, and copies of it with other ones.
+"""The tensors inside of a distribution, and copies of it with other tensors.
 
 torch's distributions keep their parameters as attributes, some of them inside of other distributions, transforms,
 constraints or modules. `tensors_of` lists them; `with_tensors` makes a copy in which they are changed: converted to
@@ -26,7 +26,7 @@ def with_tensors(
 ) -> Any:
     """A copy of a distribution with its float tensors and batch shapes changed; it does not check its arguments.
 
-    What a distribution has computed from its parameters and stored is no parameter: the copy computes it anew.
+    Values that a distribution computed from its parameters and stored are not copied: the copy computes them again.
 
     Example:
         >>> from torch.distributions import Normal
@@ -56,7 +56,7 @@ def with_tensors(
 
 
 def tensors_of(q: Distribution) -> list[Tensor]:
-    """The float tensors in q, in the order in which `with_tensors` comes to them.
+    """The float tensors in q, in the order in which `with_tensors` visits them.
 
     Example:
         >>> from torch.distributions import Normal
@@ -69,10 +69,10 @@ def tensors_of(q: Distribution) -> list[Tensor]:
 
 
 def _is_stored(value: Any, name: str) -> bool:
-    """Whether the attribute is not what a distribution was made with, but what it has computed from that and kept."""
+    """Whether the attribute is no parameter, but a value that was computed from the parameters and stored."""
     if not isinstance(value, Distribution) or not isinstance(vars(value)[name], Tensor):
         return False
     default = inspect.getattr_static(type(value), name, ...)
-    if isinstance(default, lazy_property):  # logits of probs, say, of which `_param` is the given one
+    if isinstance(default, lazy_property):  # such as logits, if probs (`_param`) was given
         return vars(value)[name] is not vars(value).get("_param", vars(value)[name])
     return default is None

@@ -30,17 +30,18 @@ def log_sphere_area(d: int) -> float:
 def unit_vector(noise: Tensor) -> Tensor:
     """Gaussian vectors divided by their lengths: uniform on the unit sphere."""
     square = noise.square().sum(-1, keepdim=True)
-    # randn can return an exact 0, and so, in one dimension, a vector without a direction: it becomes (1, …, 1).
+    # randn can return an exact 0, in one dimension a vector without a direction: it is replaced by (1, …, 1).
     lost = (square == 0).to(noise.dtype)
     return (noise + lost) * (square + lost * noise.shape[-1]).rsqrt()
 
 
 class Elliptical(Distribution):
-    """An elliptical distribution: z = μ + r A u, with u uniform on the unit sphere and r ~ ``radial``.
+    r"""An elliptical distribution: $z = \mu + r A u$, with $u$ uniform on the unit sphere and $r \sim$ ``radial``.
 
-    log p(x) = log p_r(r) − (d − 1) log r − log(2π^(d/2)/Γ(d/2)) − log det A, where r = ‖A⁻¹(x − μ)‖. All directions
-    are alike after A⁻¹; ``radial`` says how far out the mass lies. In two dimensions `Rayleigh` (1) gives N(μ, A Aᵀ).
-    At x = μ the density is its limit for r → 0.
+    $\log p(x) = \log p_r(r) - (d - 1) \log r - \log \frac{2 \pi^{d/2}}{\Gamma(d/2)} - \log \det A$, where
+    $r = \lVert A^{-1} (x - \mu) \rVert$. After $A^{-1}$ the distribution is the same in all directions; ``radial`` is
+    the distribution of the distance from the center. In two dimensions ``Rayleigh(1)`` gives
+    $\mathcal N(\mu, A A^\top)$. At $x = \mu$ the density is its limit for $r \to 0$.
 
     Source: Fang, Kotz and Ng (1990), *Symmetric Multivariate and Related Distributions*, chapter 2;
     in AEVB section 2.4 under "location-scale"; chapter 8 (``eq-ls-elliptical``,
@@ -100,7 +101,7 @@ class Elliptical(Distribution):
         self.radial = radial.expand(batch_shape)
         self.loc = loc.expand(*batch_shape, -1)
         self.scale_tril = scale_tril.expand(*batch_shape, -1, -1)
-        # One matrix for a whole batch is far cheaper than its copies.
+        # One matrix for the whole batch is much faster than copies of it.
         self._unbroadcasted_scale_tril = scale_tril
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> Self:
@@ -123,7 +124,7 @@ class Elliptical(Distribution):
 
     @property
     def covariance_factor(self) -> Tensor:
-        """E[r²]/d, by which A Aᵀ is multiplied in the covariance."""
+        """E[r²]/d, the factor of A Aᵀ in the covariance."""
         return (self.radial.variance + self.radial.mean.square()) / self.loc.shape[-1]
 
     @property
@@ -150,12 +151,12 @@ class Elliptical(Distribution):
         return self.place(radius, torch.randn(shape, dtype=loc.dtype, device=loc.device, generator=generator))
 
     def _with(self, generator: torch.Generator | None) -> dict[str, torch.Generator]:
-        """The keyword that the radial's sampler takes; torch's own samplers take none."""
+        """The keyword argument for the radial's sampler; torch's samplers have no such argument."""
         if generator is None:
             return {}
         if "generator" not in inspect.signature(self.radial.rsample).parameters:
             raise NotImplementedError(
-                f"generator must be None with radial {type(self.radial).__name__}, whose sampler takes none; "
+                f"generator must be None with radial {type(self.radial).__name__}, whose sampler has no such argument; "
                 "use a radial from vaetut.distributions, or torch.manual_seed"
             )
         return {"generator": generator}
@@ -178,7 +179,7 @@ class Elliptical(Distribution):
         square = squared_length(self._unbroadcasted_scale_tril, value - self.loc)
         # The smallest r instead of 0: the limit of the density there, and a gradient of 0 instead of NaN.
         radius = square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()
-        # r is recomputed with rounding errors, and may lie just outside the support of a bounded radial.
+        # r is computed with rounding errors, and may lie just outside of the support of a bounded radial.
         radial = copy.copy(self.radial)
         radial._validate_args = False
         support: Any = radial.support
@@ -195,7 +196,7 @@ class Elliptical(Distribution):
         """The entropy H[r] + (d − 1) E[log r] + log(2π^(d/2)/Γ(d/2)) + log det A, in nats.
 
         Raises:
-            NotImplementedError: where E[log r] has no closed form that vaetut knows.
+            NotImplementedError: if vaetut has no closed form of E[log r].
         """
         d = self.loc.shape[-1]
         area = log_sphere_area(d)

@@ -19,22 +19,23 @@ from vaetut.distributions._base import (
 )
 from vaetut.distributions._special import log_gamma_quantile, log_of, open_uniform
 
-MAX_PHASES = 8  # more exponentials than this cost more than one draw of torch's gamma sampler
+MAX_PHASES = 8  # above this, one draw of torch's gamma sampler takes less time than the exponentials
 
 
 class Erlang(Gamma):
-    """The Erlang distribution: the sum of k independent exponential variables, the gamma with an integer shape.
+    r"""The Erlang distribution: the sum of k independent exponential variables, the gamma with an integer shape.
 
-    log p(x) = k log λ + (k − 1) log x − λx − log (k − 1)! for x ≥ 0; a draw is z = −(log u₁ + … + log u_k)/λ.
+    $\log p(x) = k \log \lambda + (k - 1) \log x - \lambda x - \log (k - 1)!$ for $x \ge 0$; a draw is
+    $z = -(\log u_1 + \dots + \log u_k) / \lambda$.
     Density, entropy, moments and KL divergences are those of `torch.distributions.Gamma`. For k ≥ 2 the inverse CDF
     has no closed form; `icdf` solves F(x) = q by Newton's method. In float64 the relative error of ``cdf``,
-    ``survival`` and ``icdf`` is below 1e-13 for k ≤ 20 and below 3e-9 from there, which is the accuracy of
+    ``survival`` and ``icdf`` is below 1e-13 for k ≤ 20 and below 3e-9 for larger k, which is the accuracy of
     `torch.special.gammainc`.
 
-    A draw, ``cdf`` and ``icdf`` have a gradient in the rate and none in k, which is a count.
+    A draw, ``cdf`` and ``icdf`` have a gradient in the rate; k is a count and has none.
 
     Source: Johnson, Kotz and Balakrishnan (1994), *Continuous Univariate Distributions* 1, chapter 17. AEVB section 2.4
-    has it under "tractable inverse CDF", where only k = 1 belongs; chapter 7 (``eq-icdf-erlang-cdf``,
+    lists it under "tractable inverse CDF", which is true only for k = 1; chapter 7 (``eq-icdf-erlang-cdf``,
     ``eq-icdf-erlang-sum``).
 
     Args:
@@ -44,7 +45,7 @@ class Erlang(Gamma):
 
     Raises:
         TypeError: if a parameter is neither a number nor a float32 or float64 tensor (for ``concentration``,
-            int32 and int64 are fine too).
+            int32 and int64 are allowed too).
         ValueError: unless ``concentration`` is a positive integer and ``rate`` positive and finite, or if the shapes
             do not broadcast.
 
@@ -122,7 +123,7 @@ class Erlang(Gamma):
         return zero_outside(self, self._checked(value), 1 / self.rate, log_density)
 
     def _phase(self, value: Tensor) -> Tensor:
-        """λx, not below 0, and not beyond the largest number: torch's function is NaN at ∞."""
+        """λx, between 0 and the largest finite number: torch's function is NaN at ∞."""
         x = self._checked(value).clamp(min=0, max=torch.finfo(self.rate.dtype).max)
         return torch.where(value.isnan(), math.nan, (self.rate * x).clamp(max=torch.finfo(x.dtype).max / 4))
 

@@ -13,22 +13,22 @@ from torch.utils.checkpoint import checkpoint
 from vaetut.distributions._base import Univariate, zero_outside
 from vaetut.distributions._special import log1mexp
 
-PART = 1 << 14  # parameters that are averaged at a time: with 177 nodes, 23 MB a step in float64
-FAR = 1000.0  # of the hazard: e⁻¹⁰⁰⁰ is 0 in float64
+PART = 1 << 14  # parameters that are averaged at once: with 177 nodes, 23 MB for each tensor in float64
+FAR = 1000.0  # the largest hazard: e⁻¹⁰⁰⁰ is 0 in float64
 
 
 class Gompertz(Univariate):
-    """The Gompertz distribution: a lifetime whose hazard c b e^(bx) grows exponentially.
+    r"""The Gompertz distribution: a lifetime whose hazard $c b e^{bx}$ grows exponentially.
 
-    F(x) = 1 − exp(−c (e^(bx) − 1)) and log p(x) = log(bc) + bx − c (e^(bx) − 1) for x ≥ 0; a draw is
-    z = log(1 − log(1 − u)/c) / b. Nothing overflows before its result does, from c = 1e-37 to 1e30 in float32.
+    $F(x) = 1 - \exp(-c (e^{bx} - 1))$ and $\log p(x) = \log(bc) + bx - c (e^{bx} - 1)$ for $x \ge 0$; a draw is
+    $z = \log(1 - \log(1 - u)/c) / b$. No intermediate result overflows, from c = 1e-37 to 1e30 in float32.
 
     Source: Gompertz (1825), "On the nature of the function expressive of the law of human mortality", Philosophical
     Transactions 115; in AEVB section 2.4 under "tractable inverse CDF"; chapter 7 (``eq-icdf-gompertz``). The same
     parameters as ``scipy.stats.gompertz(c, scale=1/b)``.
 
     Args:
-        concentration: c, positive: small for a late and narrow peak, c ≥ 1 for a density that falls from 0 on.
+        concentration: c, positive: a small c gives a late and narrow peak, c ≥ 1 a density that decreases everywhere.
         rate: b, positive, an inverse scale. Broadcasts against ``concentration``.
         validate_args: whether to check arguments and values; torch's default when None.
 
@@ -65,8 +65,8 @@ class Gompertz(Univariate):
 
         s = c (e^(bx) − 1) is Exponential(1), so that E[g(bx)] = ∫ e^(−s) g ds = ∫ e^(t − eᵗ) g dt with s = eᵗ: smooth
         and double exponentially small at both ends, so that the trapezoid rule, Σ w g(y), is exact to about 1e-15
-        (Trefethen and Weideman 2014). Of many parameters a part is computed at a time, backwards too, so that the
-        memory in use is that of one part.
+        (Trefethen and Weideman 2014). Many parameters are computed in parts, in the backward pass too, so that
+        memory is bounded.
         """
 
         def average(log_c: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Gompertz(Univariate):
     def _hazard(self, y: Tensor) -> Tensor:
         """The cumulative hazard c (e^y − 1), as c m (m + 2) with m = e^(y/2) − 1.
 
-        So a tiny c meets a large e^y before that overflows.
+        In this form the product with a tiny c is formed before e^y overflows.
         """
         m = torch.expm1(y / 2)
         return self.concentration * m * (m + 2)
@@ -121,13 +121,13 @@ class Gompertz(Univariate):
 
         def log_density(x: Tensor) -> Tensor:
             y = self.rate * x
-            rise = y.clamp(max=torch.finfo(y.dtype).max)  # at ∞ the hazard decides
+            rise = y.clamp(max=torch.finfo(y.dtype).max)  # at ∞ the hazard is the larger term
             return rise - self._hazard(y) + (self.rate.log() + self.concentration.log())
 
         return zero_outside(self, self._checked(value), 1 / self.rate, log_density)
 
     def _seen(self, value: Tensor) -> Tensor:
-        """The hazard for the CDF, no farther out than where that is 1: at ∞ its slope 0 would meet an infinity."""
+        """The hazard for the CDF, clamped where the CDF is 1: at ∞ its slope would be 0 · ∞."""
         x = self._checked(value).clamp(min=0)
         with torch.no_grad():
             far = self._scaled_quantile(torch.full_like(self.concentration, math.log(FAR))) / self.rate

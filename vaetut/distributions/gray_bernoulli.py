@@ -1,4 +1,4 @@
-"""The Bernoulli of pixels, gray ones included: the likelihood of chapter 11, *The variational auto-encoder*."""
+"""The Bernoulli likelihood of black and white or gray pixels, of chapter 11, *The variational auto-encoder*."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from torch.nn.functional import logsigmoid
 
 
 class GrayBernoulli(Bernoulli):
-    r"""A Bernoulli whose ``log_prob`` takes gray pixels: $x \log p + (1 - x) \log (1 - p)$ for x in [0, 1].
+    r"""A Bernoulli whose ``log_prob`` accepts gray pixels: $x \log p + (1 - x) \log (1 - p)$ for x in [0, 1].
 
     That is the expectation of the log-probability over black and white pixels that are drawn with the gray values as
-    their probabilities. At 0 and 1 it is torch's own, in fewer passes over memory. Each pixel's term is right to the
-    last digits, and so is a sum over decided pixels; at logits of 1e38 it is finite. Values outside of [0, 1] are
+    their probabilities. At 0 and 1 it equals torch's, computed in fewer passes over memory. Each pixel's term is
+    accurate to the last digits; it is finite at logits of 1e38. Values outside of [0, 1] are
     refused by the bounds, not here.
 
     Example:
@@ -23,8 +23,8 @@ class GrayBernoulli(Bernoulli):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-probability in nats, in the shape that ``value`` and the parameters broadcast to."""
-        # x t - softplus(t) = log σ(t) + (x - 1) t. Summed over pixels first, the two terms would leave the rounding
-        # error of a large sum where the result is small; pixel by pixel they cancel to the last digit.
+        # x t - softplus(t) = log σ(t) + (x - 1) t. If each term were summed over pixels first, their difference would
+        # have the rounding error of two large sums; pixel by pixel they cancel to the last digit.
         x = value if value.is_floating_point() else value.to(self.logits.dtype)
         return torch.addcmul(logsigmoid(self.logits), self.logits, x - 1)
 
@@ -32,7 +32,7 @@ class GrayBernoulli(Bernoulli):
 def is_bernoulli(likelihood: Distribution) -> bool:
     """Whether ``likelihood`` is one of black and white pixels: ``Independent(Bernoulli(...), n)``.
 
-    Of such a likelihood the bounds demand data in [0, 1], and `vaetut.train` draws black and white pixels from gray.
+    For such a likelihood the bounds require data in [0, 1], and `vaetut.train` draws black and white pixels from gray.
 
     Example:
         >>> is_bernoulli(Independent(GrayBernoulli(logits=torch.zeros(4)), 1))

@@ -1,15 +1,15 @@
 """Kullback–Leibler divergences in closed form that torch lacks, registered with `torch.distributions.register_kl`.
 
-**Importing `vaetut` changes what torch answers:** `torch.distributions.kl_divergence` then knows these pairs too, and
-82 of them are between two of torch's own classes (Weibull and Gamma, say), for which torch alone raises
+**Importing `vaetut` adds pairs to torch's registry:** `torch.distributions.kl_divergence` then has these pairs too.
+82 of them are between two of torch's own classes (such as Weibull and Gamma), for which torch alone raises
 NotImplementedError. A pair that torch has is never replaced.
 
-They are three groups: positive variables, whose divergences are made of E[log x], Var[log x] and E[xᵏ]; divergences
-against a Gaussian, made of the mean and the variance; and single pairs. All are in nats, differentiable, and ∞ where q
-has no mass on a part of the support of p, or where the integral diverges.
+There are three groups: positive variables, whose divergences follow from E[log x], Var[log x] and E[xᵏ]; divergences
+from a Gaussian, which follow from the mean and the variance; and single pairs. All are in nats, differentiable, and ∞
+where q has no mass on a part of the support of p, or where the integral diverges.
 
-No pair is here for want of a closed form: Gompertz‖Gompertz, Logistic‖Logistic and Student's t‖Student's t (each has
-one for equal rates or scales, but a formula that holds only there would have the wrong gradient).
+Gompertz‖Gompertz, Logistic‖Logistic and Student's t‖Student's t are missing, because they have no closed form. (Each
+has one for equal rates or scales, but a formula that holds only there would have the wrong gradient.)
 """
 
 import math
@@ -59,11 +59,11 @@ def _register(p: type[Distribution], q: type[Distribution], function: Callable[.
 
 
 # Positive variables: KL = −E_p[log q] − H(p). Each function gives −E_p[log q] − E_p[log x] from the moments of p: the
-# cross entropy of log x, from which the entropy of log x is taken. Written so that nothing large cancels.
+# cross entropy of log x, from which the entropy of log x is taken. Written so that no large terms cancel.
 
 
 def _mean(log_power: Tensor, excess: Tensor) -> Tensor:
-    """E[y] from E[log y] and the excess: ∞, with a gradient of 0, where it does not exist."""
+    """E[y] from E[log y] and the excess; ∞, with a gradient of 0, where the moment is infinite."""
     exists = torch.isfinite(excess)
     return torch.where(exists, (log_power + torch.where(exists, excess, 0.0)).exp(), math.inf)
 
@@ -146,7 +146,7 @@ def _kl_normal(p: Distribution, q: Normal) -> Tensor:
 
 
 def _entropy(p: Distribution) -> Tensor:
-    """The entropy; torch's own of the gamma family loses its digits in float32 where the concentration is large."""
+    """The entropy; torch's own for the gamma family loses digits in float32 if the concentration is large."""
     if isinstance(p, InverseGamma):
         moments = log_moments(p)
         return moments.mean_log + moments.entropy_log
@@ -239,8 +239,8 @@ def _kl_reciprocal_reciprocal(p: Reciprocal, q: Reciprocal) -> Tensor:
 def _log_integral(near: Tensor, far: Tensor, pole: Tensor, p_near: Tensor, p_far: Tensor) -> Tensor:
     """∫ p(x) log|x − pole| dx between ``near`` and ``far``, the ends nearer to and farther from the pole; p is linear.
 
-    With |x − pole| = |far − pole| (1 − ρt), t from 0 at ``far`` to 1 at ``near``, the integral is made of
-    ∫ t log(1 − ρt) dt and ∫ (1 − t) log(1 − ρt) dt. Small ρ take their series, which has no cancellation.
+    With |x − pole| = |far − pole| (1 − ρt), t from 0 at ``far`` to 1 at ``near``, the integral is a combination of
+    ∫ t log(1 − ρt) dt and ∫ (1 − t) log(1 − ρt) dt. For small ρ their series are used, which have no cancellation.
     """
     length, reach = (far - near).abs(), (far - pole).abs()
     empty = (length == 0) | (reach == 0)

@@ -10,14 +10,14 @@ from torch.nn.functional import logsigmoid
 
 from vaetut.distributions._base import Univariate
 
-FAR = 800.0  # scales from the mean: e⁻⁸⁰⁰ is 0 in float64
+FAR = 800.0  # distance from the mean in scales: e⁻⁸⁰⁰ is 0 in float64
 
 
 class Logistic(Univariate):
-    """The logistic distribution: bell-shaped like the Gaussian, with tails that fall like e^(−|x|/s).
+    r"""The logistic distribution: bell-shaped like the Gaussian, with tails that fall like $e^{-|x|/s}$.
 
-    F(x) = 1 / (1 + e^(−y)) and log p(x) = −y − 2 log(1 + e^(−y)) − log s, with y = (x − μ)/s; a draw is
-    z = μ + s log(u / (1 − u)).
+    $F(x) = 1 / (1 + e^{-y})$ and $\log p(x) = -y - 2 \log(1 + e^{-y}) - \log s$, with $y = (x - \mu)/s$; a draw is
+    $z = \mu + s \log(u / (1 - u))$.
 
     Source: Johnson, Kotz and Balakrishnan (1995), *Continuous Univariate Distributions* 2, chapter 23;
     in AEVB section 2.4 under "tractable inverse CDF" and under "location-scale"; chapters 7 and 8
@@ -71,7 +71,7 @@ class Logistic(Univariate):
         return (self._checked(value) - self.loc) / self.scale
 
     def _bounded(self, value: Tensor, below: bool = True, above: bool = True) -> Tensor:
-        """The same for the CDF, no farther out than where it is 0 or 1: at ∞ its slope 0 would meet an infinity."""
+        """The same for the CDF, clamped where the CDF is 0 or 1: at ∞ its slope would be 0 · ∞."""
         with torch.no_grad():
             low, high = self.loc - FAR * self.scale, self.loc + FAR * self.scale
         value = self._checked(value).clamp(low if below else None, high if above else None)

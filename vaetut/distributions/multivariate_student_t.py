@@ -22,10 +22,12 @@ from vaetut.distributions._stirling import digamma_difference, log_gamma_ratio
 
 
 class MultivariateStudentT(Distribution):
-    """Student's t distribution of a vector: z = μ + A ε / √(g/ν) with ε ~ N(0, I) and g ~ χ²(ν).
+    r"""Student's t distribution of a vector: $z = \mu + A \epsilon / \sqrt{g/\nu}$, $\epsilon \sim \mathcal N(0, I)$,
+    $g \sim \chi^2(\nu)$.
 
-    log p(x) = log Γ((ν + d)/2) − log Γ(ν/2) − (d/2) log(νπ) − log det A − (ν + d)/2 · log(1 + ‖A⁻¹(x − μ)‖²/ν).
-    The tails are heavy for small ν; for large ν it approaches N(μ, A Aᵀ), in float32 too.
+    $\log p(x) = \log \Gamma(\frac{\nu + d}2) - \log \Gamma(\frac\nu2) - \frac d2 \log(\nu \pi) - \log \det A
+    - \frac{\nu + d}2 \log(1 + \lVert A^{-1} (x - \mu) \rVert^2 / \nu)$.
+    The tails are heavy for small $\nu$; for large $\nu$ it approaches $\mathcal N(\mu, A A^\top)$, in float32 too.
 
     Source: Kotz and Nadarajah (2004), *Multivariate t Distributions and Their Applications*; Student's t is in AEVB
     section 2.4 under "location-scale"; chapter 8 (``eq-ls-student``, ``eq-ls-f-radius``).
@@ -80,7 +82,7 @@ class MultivariateStudentT(Distribution):
         self.df = df.expand(batch_shape)
         self.loc = loc.expand(*batch_shape, -1)
         self.scale_tril = scale_tril.expand(*batch_shape, -1, -1)
-        # One matrix, or one ν, for a whole batch is far cheaper than its copies.
+        # One matrix, or one ν, for the whole batch is much faster than copies of it.
         self._unbroadcasted_df, self._unbroadcasted_scale_tril = df, scale_tril
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> Self:
@@ -110,7 +112,7 @@ class MultivariateStudentT(Distribution):
 
     @property
     def covariance_factor(self) -> Tensor:
-        """ν/(ν − 2), by which A Aᵀ is multiplied in the covariance; ∞ for 1 < ν ≤ 2 and NaN for ν ≤ 1."""
+        """ν/(ν − 2), the factor of A Aᵀ in the covariance; ∞ for 1 < ν ≤ 2 and NaN for ν ≤ 1."""
         return self._scaled(torch.ones_like(self.df), 0)
 
     @property
@@ -134,13 +136,13 @@ class MultivariateStudentT(Distribution):
     def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw from the distribution, with gradients in all three parameters. Shape sample + batch + [d].
 
-        A small ν makes some draws larger than any number: these stop just short of that.
+        With a small ν some draws exceed the range of the dtype: these become its largest finite number.
         """
         shape = self._extended_shape(sample_shape)
         dtype, device = self.loc.dtype, self.loc.device
         noise = torch.randn(shape, dtype=dtype, device=device, generator=generator)
         # y = log(χ²(ν)/ν). For a shape a < 1, G = G′ u^(1/a) with G′ of shape a + 1 (`eq-comp-boost`), in logs:
-        # G itself is often below every number of the dtype.
+        # G itself often underflows.
         half = self.df.expand(shape[:-1]) / 2
         small = half < 1
         y = torch._standard_gamma(torch.where(small, half + 1, half), generator=generator).log() - half.log()

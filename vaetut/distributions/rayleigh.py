@@ -11,13 +11,14 @@ from torch.distributions.utils import euler_constant
 from vaetut.distributions._base import Univariate, log_below_overflow, zero_outside
 from vaetut.distributions._special import log1mexp
 
-FAR = 50.0  # scales from 0: 1 − F is 0 in float64 from there, and so are its slopes
+FAR = 50.0  # distance from 0 in scales: beyond it 1 − F and its slopes are 0 in float64
 
 
 class Rayleigh(Univariate):
-    """The Rayleigh distribution: the length of a Gaussian vector N(0, σ² I) in the plane.
+    r"""The Rayleigh distribution: the length of a Gaussian vector $\mathcal N(0, \sigma^2 I)$ in the plane.
 
-    F(x) = 1 − exp(−x²/2σ²) and log p(x) = log x − 2 log σ − x²/2σ² for x ≥ 0; a draw is z = σ √(−2 log(1 − u)).
+    $F(x) = 1 - e^{-x^2/2\sigma^2}$ and $\log p(x) = \log x - 2 \log \sigma - x^2/2\sigma^2$ for $x \ge 0$; a draw is
+    $z = \sigma \sqrt{-2 \log(1 - u)}$.
 
     Source: Johnson, Kotz and Balakrishnan (1994), *Continuous Univariate Distributions* 1, chapter 18;
     in AEVB section 2.4 under "tractable inverse CDF"; chapter 7 (``eq-icdf-rayleigh``).

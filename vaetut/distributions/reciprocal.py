@@ -15,7 +15,7 @@ COTH = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555, -1382 / 638512875, 4 / 18
 
 def log_ratio(x: Tensor, y: Tensor) -> Tensor:
     """log(x/y) for x ≥ y > 0, to full precision when x is close to y, without forming x/y, which may overflow."""
-    difference = x.log() - y.log()  # has the derivatives 1/x and −1/y, which neither over- nor underflow
+    difference = x.log() - y.log()  # its derivatives 1/x and −1/y neither overflow nor underflow
     with torch.no_grad():
         root = y.sqrt()
         rounding_error = 2 * torch.log1p((x - y) / (root * (x.sqrt() + root))) - difference
@@ -23,10 +23,10 @@ def log_ratio(x: Tensor, y: Tensor) -> Tensor:
 
 
 class Reciprocal(Univariate):
-    """The reciprocal (log-uniform) distribution: log x is uniform between log a and log b.
+    r"""The reciprocal (log-uniform) distribution: $\log x$ is uniform between $\log a$ and $\log b$.
 
-    p(x) = 1 / (x log(b/a)) and F(x) = log(x/a) / log(b/a) for a ≤ x ≤ b; a draw is z = a (b/a)^u. All of it is
-    computed in log space, so bounds such as 1e-30 and 1e30 are fine in float32.
+    $p(x) = 1 / (x \log(b/a))$ and $F(x) = \log(x/a) / \log(b/a)$ for $a \le x \le b$; a draw is $z = a (b/a)^u$. The
+    computations are in log space, so bounds such as 1e-30 and 1e30 are possible in float32.
 
     Source: Hamming (1970), "On the distribution of numbers", Bell System Technical Journal 49;
     in AEVB section 2.4 under "tractable inverse CDF"; chapter 7 (``eq-icdf-reciprocal``).
@@ -74,7 +74,7 @@ class Reciprocal(Univariate):
 
     @property
     def mode(self) -> Tensor:
-        """The mode a: the density falls from there."""
+        """The mode a: the density decreases on [a, b]."""
         return self.low
 
     @property
@@ -92,7 +92,7 @@ class Reciprocal(Univariate):
         return (self.high - self.low).square() * factor / 4
 
     def _quantile(self, u: Tensor) -> Tensor:
-        # From the nearer end: each is exact at its own, and no digits of u are lost in log a + u log(b/a).
+        # From the nearer end, so that both ends are exact and log a + u log(b/a) loses no digits of u.
         below = u < 0.5
         part = torch.where(below, u, u - 1) * self.log_width
         value = torch.where(below, self.low, self.high) * part.exp()

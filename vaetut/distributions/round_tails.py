@@ -1,8 +1,8 @@
 r"""Tails of Student's t and of the von Mises distribution, in the same way as those in `_tails`.
 
-Both densities are even, so that the tails are those of |y|. Student's t with few degrees of freedom has them from the
-beta distribution of y²/(ν + y²); with many, the derivative in ν is the small difference of two large ones there, and
-the score is written out instead.
+Both densities are even, so the tails follow from those of |y|. For Student's t with few degrees of freedom they are
+computed from the beta distribution of y²/(ν + y²); with many, the derivative in ν would be the small difference of two
+large terms there, and the score is integrated instead.
 """
 
 import math

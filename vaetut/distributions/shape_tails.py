@@ -1,13 +1,15 @@
 r"""Tails of the gamma and the beta distribution with their derivatives in the shapes, to full precision.
 
-The regularized incomplete gamma function P(a, x) and beta function I_z(a, b) have derivatives in a and b that no
-elementary function gives, and torch has none. Here log P, log(1 − P) and the like come with them, by two routes:
+The regularized incomplete gamma function P(a, x) and beta function I_z(a, b) have derivatives in a and b that are
+not elementary functions, and torch does not have them. Here log P, log(1 − P) and the like have these derivatives, by
+two methods:
 
 * a power series with positive terms where the variable is small (DLMF 8.7.1 and 8.17.8);
-* else a Gauss–Legendre sum of the density over the tail, in the coordinate t = log x or logit z, relative to the
+* otherwise a Gauss–Legendre sum of the density over the tail, in the coordinate t = log x or logit z, relative to the
   density at its beginning. There log g = Σ φⱼ hⱼ(t) + const is concave and the tail falls exponentially, so that it
-  has a definite length and 40 nodes are enough; and the derivative in φⱼ is the mean of the score hⱼ − E[hⱼ] over the
-  tail, which keeps its sign where the tail is the one that the score points to (chapter 10, ``eq-imp-conditional``).
+  can be cut at a finite length and 40 nodes are enough; and the derivative in φⱼ is the mean of the score hⱼ − E[hⱼ]
+  over the tail, which keeps its sign where the tail is the one that the score points to (chapter 10,
+  ``eq-imp-conditional``).
 """
 
 from collections.abc import Callable
@@ -28,7 +30,7 @@ Parts = Callable[
 
 
 def under_transform(*tensors: Tensor) -> bool:
-    """Whether values must not decide what is computed: in `torch.func`, forward mode, or where there are none."""
+    """Whether control flow must not depend on values: in `torch.func`, in forward mode, or without values."""
     return (
         torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
@@ -37,9 +39,9 @@ def under_transform(*tensors: Tensor) -> bool:
 
 
 def with_slopes(parts: Parts, *inputs: Tensor) -> Tensor:
-    """The value of ``parts``, whose first derivatives are those that it gives.
+    """The value of ``parts``, with the first derivatives that ``parts`` returns.
 
-    Higher derivatives are those of its operations, and under a transform of `torch.func` all of them are.
+    Higher derivatives, and under a transform of `torch.func` all derivatives, come from automatic differentiation.
     """
     inputs = torch.broadcast_tensors(*inputs)
     if under_transform(*inputs):
@@ -61,7 +63,7 @@ class _WithSlopes(torch.autograd.Function):
         count = len(ctx.saved_tensors) // 2
         inputs, slopes = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         needed = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():  # a derivative of the derivative may be asked for
+        if torch.is_grad_enabled():  # a second derivative may be needed
             aliases = [tensor.view_as(tensor) for tensor in inputs]
             wanted = [alias for alias, need in zip(aliases, needed, strict=True) if need]
             found = iter(torch.autograd.grad(ctx.parts(*aliases)[0], wanted, cotangent, create_graph=True))
@@ -122,7 +124,7 @@ def digamma_difference(x: Tensor, d: Tensor) -> Tensor:
 
 
 def gamma_is_above(a: Tensor, log_x: Tensor) -> Tensor:
-    """Whether `gamma_log_tail` is that of the upper tail: beyond the median, nearly, and where x > 1."""
+    """Whether `gamma_log_tail` is that of the upper tail: roughly, beyond the median, and where x > 1."""
     return (log_x > torch.digamma(a)) & (log_x >= 0)
 
 
@@ -221,8 +223,7 @@ def _beta_has_series(a: Tensor, b: Tensor, logit: Tensor) -> Tensor:
 def beta_parts(a: Tensor, b: Tensor, logit: Tensor) -> Any:
     """`beta_log_tail` and its derivatives.
 
-    Both routes are for the lower tail in z or, by symmetry, in 1 − z: of the shape
-    p at the tail's end and the other.
+    Both methods compute the lower tail in z or, by symmetry, in 1 − z: p is the shape at that end, q the other one.
     """
     series = _beta_has_series(a, b, logit)
     above = beta_is_above(a, b, logit)

@@ -1,10 +1,10 @@
 r"""The ends of the support of a univariate distribution, as tensors with their gradients.
 
-Where an end moves with a parameter, the expectation's derivative has a term at that end: by Leibniz's rule
+If an end depends on a parameter, the derivative of an expectation has a term at that end: by Leibniz's rule
 
 d/dφ ∫_{a(φ)}^{b(φ)} p f dz = ∫ ∂p/∂φ f dz + p(b) f(b) db/dφ − p(a) f(a) da/dφ,
 
-which the score-function estimator leaves out. A map from noise has it, since it moves the draws themselves.
+which the score-function estimator lacks. A pathwise gradient includes it, since the draws themselves move.
 """
 
 import math
@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import (
+    AffineTransform,
     ComposeTransform,
     Distribution,
     Independent,
+    IndependentTransform,
     MixtureSameFamily,
     Transform,
     TransformedDistribution,
@@ -26,16 +28,16 @@ from vaetut.distributions.copies import tensors_of
 
 
 def is_transformed(q: Any) -> bool:
-    """Whether q has to be looked at through its base: torch calls the support of 5 + Gamma "real"."""
+    """Whether the support must be computed from q's base: for torch the support of 5 + Gamma is "real"."""
     return isinstance(q, TransformedDistribution) and type(q).support is TransformedDistribution.support
 
 
 def support_ends(q: Distribution) -> tuple[Tensor, Tensor]:
-    r"""Give the lower and the upper end of the support of q, with their gradients in its parameters.
+    r"""The lower and the upper end of the support of q, with their gradients in its parameters.
 
-    An ``Independent`` is looked at as its base, a ``TransformedDistribution`` through its transforms (a falling one
-    exchanges the ends), and a ``MixtureSameFamily`` has the outermost ends of its components. Whether an end belongs
-    to the support is not told.
+    For an ``Independent`` they are those of its base, for a ``TransformedDistribution`` they go through its transforms
+    (a decreasing one exchanges the ends), and a ``MixtureSameFamily`` has the outermost ends of its components. Whether
+    an end belongs to the support is not reported.
 
     Args:
         q: a continuous distribution of one coordinate, or of independent ones.
@@ -45,7 +47,7 @@ def support_ends(q: Distribution) -> tuple[Tensor, Tensor]:
         has no end.
 
     Raises:
-        TypeError: if q is no distribution.
+        TypeError: if q is not a distribution.
         ValueError: if q is discrete.
         NotImplementedError: if q defines no support, or one that has no ends (a simplex), or if it has a transform
             that is not one-to-one.
@@ -74,7 +76,7 @@ def support_ends(q: Distribution) -> tuple[Tensor, Tensor]:
     except NotImplementedError:
         support = None
     if support is None:
-        raise NotImplementedError(f"{name} must define support: its ends are not known otherwise")
+        raise NotImplementedError(f"{name} must define support, from which its ends are read")
     if support.is_discrete:
         raise ValueError(f"q must be continuous, got {name}")
     support = getattr(support, "base_constraint", support)
@@ -90,10 +92,10 @@ def support_ends(q: Distribution) -> tuple[Tensor, Tensor]:
 def support_moves(q: Distribution) -> bool:
     """Whether an end of the support moves with a parameter of q that requires a gradient.
 
-    For a mixture that is an end of any of its components, since the density jumps there too.
+    For a mixture the ends of all components count, since the density jumps there too.
 
-    It does not where the derivative of the end is 0: an exponential variable times a scale starts at 0 for every
-    scale. The values of the parameters are read.
+    An end whose derivative is 0 does not move: an exponential variable times a scale starts at 0 for every scale. The
+    values of the parameters are read.
 
     Raises:
         As `support_ends`.
@@ -112,7 +114,7 @@ def support_moves(q: Distribution) -> bool:
             end = torch.where(end.isfinite(), end, 0.0)
             if not end.requires_grad:
                 continue
-            # Weights that no two entries share, lest the derivatives in a common parameter cancel in the sum.
+            # Different weights for all entries, so that the derivatives in a common parameter do not cancel in the sum.
             weights = torch.arange(1.0, end.numel() + 1, dtype=end.dtype, device=end.device).sqrt()
             slopes = torch.autograd.grad(
                 end, tensors, weights.reshape(end.shape), retain_graph=True, allow_unused=True
@@ -120,6 +122,19 @@ def support_moves(q: Distribution) -> bool:
             if any(slope is not None and bool((slope != 0).any()) for slope in slopes):
                 return True
     return False
+
+
+def by_coordinate(transform: Transform) -> Transform:
+    """The transform of one coordinate, where it treats each of a vector by itself."""
+    if isinstance(transform, ComposeTransform):
+        parts = [by_coordinate(part) for part in transform.parts]
+        flat = [p.parts if isinstance(p, ComposeTransform) else [p] for p in parts]
+        return ComposeTransform([part for some in flat for part in some])
+    if isinstance(transform, IndependentTransform):
+        return by_coordinate(transform.base_transform)
+    if isinstance(transform, AffineTransform) and transform.event_dim:
+        return AffineTransform(transform.loc, transform.scale)
+    return transform
 
 
 def _bounds(constraint: Constraint) -> tuple[Any, Any]:
@@ -130,6 +145,7 @@ def _through(q: TransformedDistribution, low: Tensor, high: Tensor) -> tuple[Ten
     """The ends after the transforms of q."""
     transforms: list[Transform] = []
     for transform in q.transforms:
+        transform = by_coordinate(transform)
         transforms += transform.parts if isinstance(transform, ComposeTransform) else [transform]
     for transform in transforms:
         if not transform.bijective:
@@ -149,7 +165,7 @@ def _through(q: TransformedDistribution, low: Tensor, high: Tensor) -> tuple[Ten
 
 
 def _image(transform: Any, end: Tensor, limit: Tensor) -> Tensor:
-    """Where an end goes; an infinite one to the ``limit``."""
+    """The image of an end; for an infinite one the ``limit``."""
     finite = end.isfinite()
     safe = torch.where(finite, end, torch.ones_like(end))
     image: Tensor = transform(safe)

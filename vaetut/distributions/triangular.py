@@ -12,11 +12,12 @@ from vaetut.distributions._special import log_of
 
 
 class Triangular(Univariate):
-    """The triangular distribution: its density is a tent that rises from a to the peak m and falls to b.
+    r"""The triangular distribution: its density rises linearly from a to the peak m and falls linearly to b.
 
-    p(x) = 2/(b − a) · min((x − a)/(m − a), (b − x)/(b − m)) on [a, b]. With the fraction f = (m − a)/(b − a), a draw
-    is z = a + (b − a) √(f u) for u < f and z = b − (b − a) √((1 − f)(1 − u)) otherwise. The peak may be at an end;
-    values and gradients are then finite all the same.
+    $p(x) = \frac2{b - a} \min\big(\frac{x - a}{m - a}, \frac{b - x}{b - m}\big)$ on $[a, b]$. With the fraction
+    $f = (m - a)/(b - a)$, a draw is $z = a + (b - a) \sqrt{f u}$ for $u < f$ and
+    $z = b - (b - a) \sqrt{(1 - f)(1 - u)}$ otherwise. The peak may be at an end; values and gradients are finite
+    there too.
 
     Source: Johnson, Kotz and Balakrishnan (1995), *Continuous Univariate Distributions* 2, section 26.9;
     in AEVB section 2.4 under "location-scale"; chapter 8 (``eq-ls-triangular``).
@@ -36,7 +37,7 @@ class Triangular(Univariate):
         >>> q = Triangular(torch.tensor(0.0), torch.tensor(4.0), torch.tensor(1.0))
         >>> q.icdf(torch.tensor([0.0, 0.25, 1.0]))
         tensor([0., 1., 4.])
-        >>> q.log_prob(torch.tensor(1.0)).exp()  # the height of the tent
+        >>> q.log_prob(torch.tensor(1.0)).exp()  # the height of the triangle
         tensor(0.5000)
     """
 
@@ -87,15 +88,15 @@ class Triangular(Univariate):
         left, right = self._fractions
         side = torch.copysign(torch.full_like(u, 0.5), u - left) + 0.5  # 0 where z < peak, else 1
         square = pick(side, u * left, (1 - u) * right)
-        # √square, with a finite slope at 0, where the slope of sqrt is infinite and times 0 would be NaN
+        # √square, with a finite slope at 0, where sqrt's infinite slope times 0 would be NaN
         root = square * square.clamp(min=torch.finfo(square.dtype).tiny).rsqrt()
         value = pick(side, self.low, self.high) + (1 - 2 * side) * root * (self.high - self.low)
         return value.clamp(self.low, self.high)  # rounding may lead just outside
 
     def _lines(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Numerators and denominators of the two lines (x − a)/(m − a) and (b − x)/(b − m); the lower is the tent.
+        """Numerators and denominators of the lines (x − a)/(m − a) and (b − x)/(b − m), whose minimum is used.
 
-        Where the peak is at an end, the line that would rise on a length of 0 is kept above the other.
+        If the peak is at an end, the line over a length of 0 is kept above the other.
         """
         width = self.high - self.low
         left = torch.where(self.peak > self.low, 0.0, width)

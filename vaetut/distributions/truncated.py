@@ -40,15 +40,17 @@ from vaetut.distributions._special import log1mexp, open_uniform
 from vaetut.distributions._tails import Tails, ends_of, knows_far_tails, tails_of
 from vaetut.distributions.logistic import Logistic
 
-LEAST_MASS = math.log(1e-8)  # of an upper tail that is known as 1 − F(x) alone: eight digits of it are left
+LEAST_MASS = math.log(
+    1e-8
+)  # of an upper tail that is computed as 1 − F(x): about eight digits of it are left
 
 
 class Truncated(Distribution):
-    """A univariate distribution ``base`` given that its value lies in [low, high].
+    r"""A univariate distribution ``base``, conditioned on a value in [low, high].
 
-    With F the CDF of the base, the density is p(x) / (F(b) − F(a)) on [a, b], and a draw is the inverse CDF between two
-    levels: z = F⁻¹(F(a) + u (F(b) − F(a))). All is computed in float64 and about the nearer tail, in logs, so that the
-    interval may lie 30 standard deviations out on either side, in float32 too.
+    With $F$ the CDF of the base, the density is $p(x) / (F(b) - F(a))$ on $[a, b]$, and a draw is
+    $z = F^{-1}(F(a) + u (F(b) - F(a)))$. It is computed in float64, in logs of the nearer tail, so that the interval
+    may lie 30 standard deviations from the mean on either side, in float32 too.
 
     Draws, densities and quantiles are differentiable in the base's parameters and in both ends.
 
@@ -56,7 +58,8 @@ class Truncated(Distribution):
     ``eq-icdf-nearer-tail``).
 
     Args:
-        base: a continuous univariate distribution with ``cdf`` and ``icdf``, torch's or ours; batch shape ``[*batch]``.
+        base: a continuous univariate distribution with ``cdf`` and ``icdf``, of torch or of vaetut; batch shape
+            ``[*batch]``.
         low: a, the lower end; −∞ for none. Ends and base broadcast.
         high: b, the upper end, greater than ``low``; ∞ for none.
         validate_args: whether to check arguments and values; torch's default when None.
@@ -64,8 +67,8 @@ class Truncated(Distribution):
     Raises:
         TypeError: if ``base`` is not a distribution, or an end is not a number or a float32 or float64 tensor.
         ValueError: if ``base`` is discrete or not univariate, unless low < high, if the shapes do not broadcast, or if
-            the probability of the interval underflows, even its log, or is too small for a base of which no more than
-            F(x) is known.
+            the log of the probability of the interval is not finite, or if the interval is so far in the upper tail
+            that a base with nothing but ``cdf`` cannot resolve it.
         NotImplementedError: if ``base`` lacks ``cdf`` or ``icdf``.
 
     Example:
@@ -122,7 +125,7 @@ class Truncated(Distribution):
         mass = between.log_mass.detach()
         if any_true(~(mass > -math.inf)):
             raise ValueError(
-                f"the probability of [low, high] under {type(self.base).__name__} is 0 in float64, logs included: "
+                f"the probability of [low, high] under {type(self.base).__name__} is 0 in float64, even in logs: "
                 f"got low={self.low.detach()}, high={self.high.detach()}"
             )
         if not knows_far_tails(self.base) and any_true(between.above & (mass < LEAST_MASS)):
@@ -149,13 +152,13 @@ class Truncated(Distribution):
 
     @constraints.dependent_property(is_discrete=False, event_dim=0)
     def support(self) -> constraints.Constraint:
-        """The interval [low, high], or what of it lies in the base's support; infinite ends are infinite tensors."""
+        """The intersection of [low, high] and the base's support; infinite ends are infinite tensors."""
         between = _Interval(self)
         return constraints.interval(between.least.to(self.low), between.most.to(self.low))
 
     @property
     def mean(self) -> Tensor:
-        """The mean, by quadrature over the quantile function; that of the base where a tail without one is kept."""
+        """The mean, by quadrature over the quantile function. The base's mean if a tail without one is kept."""
         return self._moment("mean", lambda z, x: z)
 
     @property
@@ -253,7 +256,7 @@ class Truncated(Distribution):
 
 
 class _Interval:
-    """What of a `Truncated` follows from base and ends, in float64."""
+    """Quantities of a `Truncated` that follow from base and ends, in float64."""
 
     def __init__(self, q: Truncated) -> None:
         self.wide: Any = as_double(q.base)
@@ -261,12 +264,13 @@ class _Interval:
         self.tails: Tails = tails_of(self.wide)
         with torch.no_grad():
             self.median = self.wide.icdf(torch.full_like(low, 0.5))
-            start, stop = ends_of(self.wide, low.device)
-            # An end cuts where it is finite and inside of the base's support.
+        start, stop = ends_of(self.wide, low.device)  # which may move, as that of a uniform base does
+        with torch.no_grad():
+            # An end truncates only if it is finite and inside of the base's support.
             cuts_low, cuts_high = low > start, high < stop
-            self.above = cuts_low & (low > self.median)  # all of it in the upper tail
+            self.above = cuts_low & (low > self.median)  # the interval is in the upper tail
         self.cuts = cuts_low, cuts_high
-        # Values and gradients at an end that does not cut may be infinite: the median stands there meanwhile.
+        # Values and gradients at an end that does not truncate may be infinite: the median replaces it.
         self.low, self.high = (
             torch.where(cut, end, self.median) for cut, end in zip(self.cuts, (low, high), strict=True)
         )
@@ -294,7 +298,7 @@ class _Interval:
         below = _log_sum(self.to_low, log_u + self.log_mass)
         above = _log_sum(self.from_high, log_rest + self.log_mass)
         near = below < above
-        # Each inverse is fed a harmless value where the other is chosen.
+        # Each inverse gets a harmless value where the other is chosen.
         lower = self.tails.lower(torch.where(near, below, -1.0))
         upper = self.tails.upper(torch.where(near, -1.0, above))
         return torch.where(near, lower, upper)
@@ -312,10 +316,10 @@ class _Interval:
         return torch.where(inside, (mass - self.log_mass).clamp(max=0), torch.where(full, 0.0, -math.inf))
 
     def average(self, f: Callable[[Tensor], Tensor], shape: torch.Size | None = None) -> Tensor:
-        """E[f(z)] = ∫ f(z(u)) du, the interval (0, 1) cut where the base has its peak: its density may have a kink.
+        """E[f(z)] = ∫ f(z(u)) du, with (0, 1) split at the peak of the base, where its density may have a kink.
 
-        On each side with u from 0 to 1 as sigmoid(π sinh t), which is smooth and double exponentially small at both
-        ends whatever f does there: the trapezoid rule (Takahasi and Mori 1974).
+        On each side the trapezoid rule is used with u = sigmoid(π sinh t), whose weights are double exponentially small
+        at both ends (Takahasi and Mori 1974).
         """
         with torch.no_grad():
             try:
@@ -336,7 +340,7 @@ class _Interval:
             z = torch.minimum(torch.maximum(z, self.least), self.most)
             value = f(z)
             part = weight * size.exp()
-            # What is infinite next to an end, as log p may be, counts nothing there: its weight is too small.
+            # An infinite value next to an end, such as log p, counts as 0: its weight is negligible.
             counts = (part > 1e-8) | (part > 0) & (value.abs() < math.inf)
             total = total + torch.where(counts, part * torch.where(counts, value, 0.0), 0.0).sum(0)
         return total
@@ -353,7 +357,7 @@ def _log_sum(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _log_difference(to_a: Tensor, from_a: Tensor, to_b: Tensor, from_b: Tensor) -> Tensor:
-    """log(F(b) − F(a)) from the logs of both tails at a and b, by the smaller numbers."""
+    """log(F(b) − F(a)) from the logs of both tails at a and b, from the smaller tail."""
     to_a, from_a, to_b, from_b = torch.broadcast_tensors(to_a, from_a, to_b, from_b)
     half = -math.log(2)
     in_upper, in_lower = from_a < half, to_b < half
@@ -403,14 +407,14 @@ def _is_discrete(q: Any) -> bool:
 
 
 def _median_of(base: Any) -> Tensor:
-    """The median, by which base shows its dtype and that it has a quantile function."""
+    """The median, which shows the dtype of ``base`` and that it has a quantile function."""
     try:
         median: Tensor = base.icdf(torch.tensor(0.5))
         base.cdf(median)
     except NotImplementedError:
         raise NotImplementedError(
-            f"base must have cdf and icdf, which {type(base).__name__} lacks; for such a density take draws of the "
-            "base and keep those inside, or write it as a distribution of your own for vaetut.reparameterize"
+            f"base must have cdf and icdf, which {type(base).__name__} lacks; for such a density draw from the base "
+            "and keep the draws inside, or write a distribution of your own for vaetut.reparameterize"
         ) from None
     if median.dtype not in FLOATS:
         raise TypeError(f"base must have parameters of dtype float32 or float64, got {median.dtype}")

@@ -5,8 +5,9 @@
 * `figure2.run`, `figure3.run` and `figure4.run`: one figure of the paper each, at any size, over the
   `vaetut.experiments.runner.Settings`;
 * `wake_sleep` and `MonteCarloEM`: the algorithms that AEVB was compared with;
-* `hmc`, `leapfrog`, `marginal_likelihood`: what they and their evaluation need;
-* `full_vb.run`: appendix F, a posterior over the decoder's weights as well.
+* `hmc`, `leapfrog`, `marginal_likelihood`: used by these algorithms and their evaluation;
+* `full_vb.run`: appendix F, a posterior over the decoder's weights as well;
+* `stored`: the results on MNIST, which come with the package.
 """
 
 from vaetut.experiments.figure2 import kl_per_dimension
@@ -15,7 +16,7 @@ from vaetut.experiments.hmc import HMCSamples, HMCStep, adapt, hmc, hmc_step, le
 from vaetut.experiments.marginal import marginal_likelihood
 from vaetut.experiments.mcem import MonteCarloEM, complete_log_likelihood
 from vaetut.experiments.runner import Settings
-from vaetut.experiments.runs import read_json
+from vaetut.experiments.runs import read_json, stored
 from vaetut.experiments.trainer import Loop, Trainer, mean_bound, new_model
 from vaetut.experiments.wake_sleep import WakeSleep, wake_sleep
 
@@ -39,5 +40,6 @@ __all__ = [
     "mean_bound",
     "new_model",
     "read_json",
+    "stored",
     "wake_sleep",
 ]

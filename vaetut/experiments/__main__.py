@@ -31,12 +31,12 @@ experiments:
   all           one after the other, two to three hours on two CPU cores with --jobs 2
 """
 _EPILOG = """\
-A run can be stopped at any time, by Ctrl-C or otherwise: the same command goes on from the last point of each
-curve, and with larger --samples it takes the curves further. All curves of an experiment grow together.
-Figure 3 tries each learning rate for the whole run, which takes four times as long; --trial-samples 50000 picks
+A run can be stopped at any time, by Ctrl-C or otherwise: the same command continues from the last point of each
+curve, and with larger --samples it extends the curves. All curves of an experiment grow together.
+Figure 3 tries each learning rate for the whole run, which takes four times as long; --trial-samples 50000 chooses
 as the paper did.
 
-MNIST is looked for in the folder that VAETUT_DATA_DIR names, else downloaded once. `--data digits` uses images
+MNIST is read from the folder that VAETUT_DATA_DIR names, or downloaded once. `--data digits` uses images
 that need no download. The paper's other data set, Frey Face, is not available from a source with clear terms.
 
 examples:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     names = list(_RUNS) if options.experiment == "all" else [options.experiment]
     if options.jobs > 1:
-        torch.set_num_threads(1)  # as in the processes of the pool: the results file states it
+        torch.set_num_threads(1)  # as in the processes of the pool; the results file records it
     given = {
         name: getattr(options, name)
         for name in ("samples", "trial_samples", "minutes", "seed", "jobs", "device", "together")
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             print(f"wrote {options.results / file_name(name, options.data)}.json", flush=True)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last point of each curve", file=sys.stderr)
+        print("stopped; the same command continues from the last point of each curve", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError, torch.cuda.OutOfMemoryError) as error:
         print(f"vaetut.experiments: {error}", file=sys.stderr)
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "experiment", choices=[*_RUNS, "all"], metavar="EXPERIMENT", help="one of those above"
+        "experiment", choices=[*_RUNS, "all"], metavar="EXPERIMENT", help="one of the experiments above"
     )
     parser.add_argument("--data", choices=["mnist", "digits"], default="mnist", help="default: %(default)s")
     parser.add_argument(
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         help="training samples evaluated by each curve; default: 5e6 in figure2, else 1e6 (the paper went to 1e8)",
     )
     parser.add_argument(
-        "--minutes", type=float, metavar="T", help="stop each experiment after so many minutes"
+        "--minutes", type=float, metavar="T", help="stop each experiment after this many minutes"
     )
     parser.add_argument(
         "--jobs",
@@ -141,27 +141,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    """A whole number of at least 10,000, the first point of a curve, also in the form 1e6."""
+    """An integer of at least 10,000, the first point of a curve, also in the form 1e6."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if value < 10_000 or value % 1:
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number of at least 10000 such as 1e6, got {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 10000 such as 1e6, got {text!r}")
     return int(value)
 
 
 def _positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """An integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return int(text)
 
 
 def _command(name: str, options: argparse.Namespace) -> str:
-    """What to type to get this results file, without the folders of this machine."""
+    """The command that makes this results file, without the folders of this machine."""
     parts = ["python -m vaetut.experiments", name]
     if options.data != "mnist":
         parts.append(f"--data {options.data}")

@@ -16,13 +16,13 @@ def curves(made: dict[str, Any], panel: str, ylabel: str, *, low: float | None =
     """Plot what `figure2.run` or `figure3.run` returned: test values solid, training values dashed.
 
     Args:
-        made: the results, for instance from `read_json`.
-        panel: which setting each panel has one value of: ``"latent_dim"`` or ``"train_size"``.
-        ylabel: what is plotted.
+        made: the results, such as those of `read_json`.
+        panel: the setting that differs between panels: ``"latent_dim"`` or ``"train_size"``.
+        ylabel: the label of the vertical axis.
         low: lower end of the vertical axis; by default that of the data.
 
     Raises:
-        ValueError: if ``panel`` is none of the two.
+        ValueError: if ``panel`` is neither of the two.
 
     Example:
         >>> point = {"samples": 10_000, "train": -30.0, "test": -31.0}
@@ -73,5 +73,5 @@ def curves(made: dict[str, Any], panel: str, ylabel: str, *, low: float | None =
 
 
 def _thousands(value: float, position: int | None = None) -> str:
-    """10,000 as 10k, a million as 1M: a power of ten takes as much room and is harder to read."""
+    """10,000 as 10k, a million as 1M: as short as a power of ten, and easier to read."""
     return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k"

@@ -29,7 +29,7 @@ DEFAULTS = Settings(
     latent_dims=(3, 5, 10, 20, 200),
     hidden_dim=500,
     methods=tuple(OBJECTIVES),
-    trial_samples=50_000,  # "the first few iterations" in which a learning rate is picked: 500 steps
+    trial_samples=50_000,  # "the first few iterations" in which a learning rate is chosen: 500 steps
 )
 TRIAL_IMAGES = 1000  # of the training set, on which a trial is scored
 
@@ -39,10 +39,10 @@ def run(data: str = "mnist", **settings: Any) -> dict[str, Any]:
 
     Args:
         data: ``"mnist"``, or ``"digits"`` for a version that takes seconds.
-        **settings: any of the fields of `vaetut.experiments.runner.Settings`, in place of ``DEFAULTS``.
+        **settings: fields of `vaetut.experiments.runner.Settings` that replace those of ``DEFAULTS``.
 
     Returns:
-        What is written to ``figure2.json``.
+        The content of ``figure2.json``.
 
     Raises:
         TypeError: if a setting is unknown.
@@ -67,7 +67,7 @@ def run(data: str = "mnist", **settings: Any) -> dict[str, Any]:
 
 
 def curves(settings: Settings) -> list[Curve]:
-    """The curves of `run`, continued from the state folder where they are there."""
+    """The curves of `run`, continued from the state folder if it has them."""
     x = load(settings.data).train
     seen, unseen = _evaluated(settings)
 
@@ -83,7 +83,7 @@ def curves(settings: Settings) -> list[Curve]:
 
 
 def shared(settings: Settings) -> dict[str, Any]:
-    """The settings that the results file states once, for all curves."""
+    """The settings that all curves share, for the results file."""
     return {
         "data": settings.data,
         "hidden_dim": settings.hidden_dim,
@@ -96,7 +96,7 @@ EXPERIMENT = Experiment("figure2", curves, shared)
 
 
 def _evaluated(settings: Settings) -> tuple[Tensor, Tensor]:
-    """Images seen in training, and others, black and white, the same for every curve."""
+    """Training images and test images, black and white, the same for every curve."""
     images = load(settings.data)
     seen = fixed_binarization(images.train[: settings.evaluated], settings.seed)
     return seen, fixed_binarization(images.test[: settings.evaluated], settings.seed + 1)
@@ -105,7 +105,7 @@ def _evaluated(settings: Settings) -> tuple[Tensor, Tensor]:
 def _begin(
     x: Tensor, seen: Tensor, kept: dict[str, Any], trial_samples: int, notes: dict[str, Any] | None
 ) -> tuple[Loop, dict[str, Any]]:
-    """A new trainer, with the learning rate in ``notes``, or one that is picked now."""
+    """A new trainer, with the learning rate in ``notes``, or one that is chosen now."""
     seed = kept["seed"]
 
     def make(rate: float) -> Trainer:

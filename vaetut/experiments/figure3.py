@@ -1,15 +1,15 @@
 """AEVB figure 3: the marginal likelihood against training samples evaluated, for three algorithms: chapter 12.
 
-100 hidden units and 3 latent dimensions, trained on 1,000 and on 50,000 images. The paper's settings, and these:
+100 hidden units and 3 latent dimensions, trained on 1,000 and on 50,000 images. The settings:
 
 * the estimate of log p(x): a density is fitted to posterior draws by HMC (appendix D), 50 of them for each image, 4
   leapfrog steps apart, for the first 1,000 images of the training and of the test set (appendix E); here the fitted
   density is a proposal for importance sampling (see `vaetut.experiments.marginal`).
 * Monte Carlo EM (appendix E): 10 leapfrog steps of HMC for each minibatch, tuned to an acceptance of 90 %, then 5
-  updates of the weights with the codes they end at.
-* Adagrad for all, its rate one of 0.01, 0.02 and 0.1, which the paper chose by the first few iterations. Here each
-  rate is tried for the whole run by default, for all algorithms alike: on 50,000 images Monte Carlo EM is ahead
-  with 0.1 after 500 steps and fails from there on; with 0.02 it goes on learning.
+  updates of the weights with the resulting codes.
+* Adagrad for all, with a rate of 0.01, 0.02 or 0.1, which the paper chose after the first few iterations. Here each
+  rate is tried for the whole run by default, for all algorithms alike: on 50,000 images Monte Carlo EM is best
+  with 0.1 after 500 steps, and fails later; with 0.02 it continues to improve.
 """
 
 from dataclasses import replace
@@ -46,22 +46,22 @@ DEFAULTS = Settings(
     evaluated=1000,  # as in the paper's appendix E
 )
 TRIAL_IMAGES = 200  # of the training set, on which a trial is scored
-POINTS_PER_DECADE = 3  # half as many as in figure 2, for they take longer
+POINTS_PER_DECADE = 3  # half as many as in figure 2, since they take longer
 
 
 def run(data: str = "mnist", *, latent_dim: int = 3, **settings: Any) -> dict[str, Any]:
     """Curves of the estimated log p(x) on training and test images, for each algorithm and size of the data.
 
     The images are made black and white once, by a draw with their gray values as probabilities, so that a small
-    training set is small indeed and the posteriors of Monte Carlo EM stay where they are.
+    training set is not enlarged by new draws, and the posteriors of Monte Carlo EM stay the same.
 
     Args:
         data: ``"mnist"``, or ``"digits"`` for a version that takes seconds.
         latent_dim: N_z.
-        **settings: any of the fields of `vaetut.experiments.runner.Settings`, in place of ``DEFAULTS``.
+        **settings: fields of `vaetut.experiments.runner.Settings` that replace those of ``DEFAULTS``.
 
     Returns:
-        What is written to ``figure3.json``.
+        The content of ``figure3.json``.
 
     Raises:
         TypeError: if a setting is unknown.
@@ -79,7 +79,7 @@ def run(data: str = "mnist", *, latent_dim: int = 3, **settings: Any) -> dict[st
 
 
 def curves(settings: Settings) -> list[Curve]:
-    """The curves of `run`, continued from the state folder where they are there."""
+    """The curves of `run`, continued from the state folder if it has them."""
     images, (latent_dim,) = load(settings.data), settings.latent_dims
     x = fixed_binarization(images.train[: max(settings.train_sizes)], settings.seed)
     seen = x[: settings.evaluated]
@@ -97,7 +97,7 @@ def curves(settings: Settings) -> list[Curve]:
 
 
 def shared(settings: Settings) -> dict[str, Any]:
-    """The settings that the results file states once, for all curves."""
+    """The settings that all curves share, for the results file."""
     return {
         "data": settings.data,
         "latent_dim": settings.latent_dims[0],
@@ -112,7 +112,7 @@ EXPERIMENT = Experiment("figure3", curves, shared, POINTS_PER_DECADE)
 
 
 def run_rates(data: str = "mnist", *, latent_dim: int = 3, **settings: Any) -> dict[str, Any]:
-    """Monte Carlo EM on 50,000 images with each learning rate: why a short trial picks the wrong one.
+    """Monte Carlo EM on 50,000 images with each learning rate: it shows why a short trial chooses the wrong one.
 
     Args:
         data: ``"mnist"``, or ``"digits"``, for which ``train_sizes`` must be given.
@@ -120,7 +120,7 @@ def run_rates(data: str = "mnist", *, latent_dim: int = 3, **settings: Any) -> d
         **settings: as for `run`.
 
     Returns:
-        What is written to ``figure3-rates.json``: a curve for each rate.
+        The content of ``figure3-rates.json``: a curve for each rate.
 
     Example:
         >>> made = run_rates("digits", samples=1000, train_sizes=[200], latent_dim=2, hidden_dim=10, evaluated=20)
@@ -133,7 +133,7 @@ def run_rates(data: str = "mnist", *, latent_dim: int = 3, **settings: Any) -> d
 
 
 def curves_of_rates(settings: Settings) -> list[Curve]:
-    """The curves of `run_rates`, continued from the state folder where they are there."""
+    """The curves of `run_rates`, continued from the state folder if it has them."""
     images, (latent_dim,) = load(settings.data), settings.latent_dims
     x = fixed_binarization(images.train[: max(settings.train_sizes)], settings.seed)
     seen = x[: settings.evaluated]
@@ -155,7 +155,7 @@ def curves_of_rates(settings: Settings) -> list[Curve]:
 
 
 def shared_of_rates(settings: Settings) -> dict[str, Any]:
-    """The settings that the results file of `run_rates` states once; there are no trials."""
+    """The settings that all curves of `run_rates` share; there are no trials."""
     return {name: value for name, value in shared(settings).items() if name != "trial_samples"}
 
 
@@ -166,7 +166,7 @@ RATES_DEFAULTS = replace(DEFAULTS, train_sizes=(50_000,), methods=("MCEM",))
 def _begin(
     x: Tensor, kept: dict[str, Any], trial_samples: int, evaluated: int, notes: dict[str, Any] | None
 ) -> tuple[Loop, dict[str, Any]]:
-    """A new trainer, with the learning rate in ``notes``, or one that is picked now."""
+    """A new trainer, with the learning rate in ``notes``, or one that is chosen now."""
     seed, method = kept["seed"], kept["method"]
 
     def make(rate: float) -> Loop:

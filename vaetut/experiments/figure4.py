@@ -1,4 +1,4 @@
-"""AEVB figures 4 and 5: what a decoder makes of a plane of codes, and of codes from the prior: chapter 12."""
+"""AEVB figures 4 and 5: the images of a decoder for a plane of codes, and for draws from the prior: chapter 12."""
 
 import base64
 import io
@@ -31,24 +31,24 @@ DEFAULTS = replace(figure2.DEFAULTS, samples=1_000_000)
 LEARNING_RATE = 0.001
 GRID = 20  # rows and columns of the manifold
 SAMPLES_PER_ROW = 20
-_LEVELS = 16  # shades of gray that are kept
+_LEVELS = 16  # shades of gray in the file
 
 
 def run(data: str = "mnist", **settings: Any) -> dict[str, Any]:
     """Train a model with two latent dimensions, and draw its manifold and samples.
 
-    The optimizer is Adam, which gets farther in the same time than the paper's Adagrad: this figure is about what
-    is learned, and not about how fast.
+    The optimizer is Adam, which reaches a larger bound in the same time than the paper's Adagrad: this figure is about
+    what is learned, not about how fast.
 
-    Samples are also drawn from the decoders of figure 2 that are found in the state folder, as far as they have been
-    trained by then, for each of ``latent_dims``.
+    For each of ``latent_dims`` samples are also drawn from the decoder of figure 2 in the state folder, if there is
+    one, in its present state of training.
 
     Args:
         data: ``"mnist"`` or ``"digits"``.
-        **settings: any of the fields of `vaetut.experiments.runner.Settings`, in place of ``DEFAULTS``.
+        **settings: fields of `vaetut.experiments.runner.Settings` that replace those of ``DEFAULTS``.
 
     Returns:
-        What is written to ``figure4.json``; pictures are PNG files in base64, see `decode_picture`.
+        The content of ``figure4.json``; pictures are PNG files in base64, see `decode_picture`.
 
     Example:
         >>> made = run("digits", samples=10_000, latent_dims=[], hidden_dim=20)
@@ -106,11 +106,11 @@ def curves(settings: Settings) -> list[Curve]:
 
 @torch.no_grad()
 def manifold(model: LatentVariableModel, steps: int = GRID) -> Tensor:
-    r"""The images that a decoder makes of a square of codes, ``[steps * steps, data]``, row by row.
+    r"""The images that a decoder makes from a square of codes, ``[steps * steps, data]``, row by row.
 
     The codes are $z = \Phi^{-1}(u)$ for u on a regular grid inside the unit square (``eq-exp-manifold``), the
-    inverse CDF of each latent variable's prior. So every code stands for the same share of the prior,
-    ``1 / steps**2``, and the middle of the plane, where most codes lie, gets most of the picture.
+    inverse CDF of each latent variable's prior. So every code stands for the same probability
+    under the prior, ``1 / steps**2``, and the middle of the plane, where most codes lie, fills most of the picture.
 
     Args:
         model: a model with a standard normal prior in two dimensions.

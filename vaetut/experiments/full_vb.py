@@ -1,19 +1,19 @@
 r"""Full variational Bayes, AEVB's appendix F: a posterior over the decoder's weights as well: chapter 12.
 
-AEVB estimates the decoder's parameters $\theta$ by one value, under a prior $\mathcal N(0, I)$ on all of them (the MAP
-criterion). Appendix F puts a variational posterior $q(\theta)$ in its place, a Gaussian with a mean and a standard
-deviation for each parameter, and raises
+AEVB estimates one value of the decoder's parameters $\theta$, under a prior $\mathcal N(0, I)$ on all of them (the MAP
+criterion). Appendix F replaces it by a variational posterior $q(\theta)$, a Gaussian with a mean and a standard
+deviation for each parameter, and maximizes
 
 $$\frac1N \sum_i \mathbb E_{q(\theta)} \mathcal L(\theta, \phi; x_i)
 - \frac1N D_{\mathrm{KL}}(q(\theta) \,\|\, p(\theta)),$$
 
 a lower bound of $\log p(X) / N$, with $\theta$ integrated out. Both expectations are estimated by reparameterization,
-with one draw of $\theta$ for each minibatch. The encoder's parameters $\phi$ belong to q, and stay plain numbers.
+with one draw of $\theta$ for each minibatch. The encoder's parameters $\phi$ belong to q, and remain point estimates.
 
 ``python -m vaetut.experiments.full_vb`` compares both on the digits, with all of the 1,497 training images and with
-200 of them, and writes ``full-vb.json``. After 200,000 samples full VB is behind: the bound on test images is -24.3
-against -23.9 with all images and -27.1 against -25.8 with 200, at the weights' means; what it buys is a smaller gap
-between training and test images (3.3 nats instead of 4.2 with 200).
+200 of them, and writes ``full-vb.json``. After 200,000 samples full VB is worse: the bound on test images is -24.3
+against -23.9 with all images and -27.1 against -25.8 with 200, at the weights' means. Its gap between training and
+test images is smaller (3.3 nats instead of 4.2 with 200).
 """
 
 import argparse
@@ -41,8 +41,8 @@ class WeightPosterior(nn.Module):
     r"""$q(\theta)$, a Gaussian with independent entries, over the parameters of a network.
 
     Args:
-        network: its parameters are where the means start.
-        scale: the standard deviations at the start.
+        network: its parameters are the initial means.
+        scale: the initial standard deviations.
 
     Example:
         >>> posterior = WeightPosterior(nn.Linear(3, 2))
@@ -85,10 +85,10 @@ class WeightPosterior(nn.Module):
 def bound_given_weights(model: VAE, weights: dict[str, Tensor], x: Tensor) -> Tensor:
     r"""One draw of the bound $\mathcal L(\theta, \phi; x)$ of each datapoint, ``[M]``, with $\theta$ as given.
 
-    As `vaetut.sgvb_b`, for a decoder whose parameters are not its own but a draw from $q(\theta)$.
+    Like `vaetut.sgvb_b`, for a decoder whose parameters are a draw from $q(\theta)$.
 
     Args:
-        model: a `vaetut.VAE` for black-and-white images; its encoder is used, and the shape of its decoder.
+        model: a `vaetut.VAE` for black-and-white images; its encoder and the architecture of its decoder are used.
         weights: the decoder's parameters by name.
         x: ``[M, D]``.
 
@@ -106,7 +106,7 @@ def bound_given_weights(model: VAE, weights: dict[str, Tensor], x: Tensor) -> Te
 def fit(
     x: Tensor, criterion: str, *, latent_dim: int, hidden_dim: int, samples: int, seed: int = 0
 ) -> tuple[VAE, WeightPosterior]:
-    r"""Train with one of ``CRITERIA``; the minibatches, and the encoder's start, are the same for both.
+    r"""Train with one of ``CRITERIA``; the minibatches and the encoder's initial parameters are the same for both.
 
     For MAP the penalty is $\|\theta\|^2 / 2N$ and q(θ) stays a point: its standard deviations are not used.
 
@@ -116,7 +116,7 @@ def fit(
         latent_dim: N_z.
         hidden_dim: units of the hidden layer of each network.
         samples: training samples evaluated.
-        seed: of everything.
+        seed: of all random numbers.
 
     Returns:
         The model, for its encoder, and q(θ).
@@ -171,15 +171,15 @@ def run(
 
     Args:
         samples: training samples evaluated by each run.
-        train_sizes: how many training images.
+        train_sizes: numbers of training images.
         latent_dim: N_z.
         hidden_dim: units of each hidden layer.
         draws: draws of the weights over which the bound of full VB is averaged.
-        seed: of everything.
-        results_dir: where ``full-vb.json`` goes; None for nowhere.
+        seed: of all random numbers.
+        results_dir: the folder for ``full-vb.json``; None to write no file.
 
     Returns:
-        What is written: for each run ``train`` and ``test``, the bound at the weights' means, and for full VB
+        The content of the file: for each run ``train`` and ``test``, the bound at the weights' means, and for full VB
         ``train_drawn`` and ``test_drawn``, the mean over draws of the weights; ``kl_weights``, the divergence of
         q(θ) from the prior per datapoint; and ``weights_at_prior``, the share of the decoder's parameters whose q
         has a standard deviation above 0.9.

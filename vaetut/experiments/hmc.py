@@ -15,9 +15,7 @@ LogDensity = Callable[[Tensor], Tensor]
 """An unnormalized log density: a function of ``z [..., latent]`` with values ``[...]``, one for each chain."""
 
 TARGET_ACCEPTANCE = 0.9
-_JITTER = (
-    0.2  # each path's step size is drawn up to 20 % smaller or larger, lest paths return to where they began
-)
+_JITTER = 0.2  # each path's step size is drawn up to 20 % smaller or larger, so that paths do not return to their start
 
 
 class HMCStep(NamedTuple):
@@ -41,7 +39,7 @@ def leapfrog(
     r"""Follow Hamilton's equations for $H(z, r) = -\log p(z) + \|r\|^2 / 2$ in ``num_steps`` steps of size h.
 
     One step (``eq-exp-leapfrog``) is half a step of the momentum, a step of the position, and half a step of the
-    momentum. It can be run backwards by turning the momentum round, keeps volume, and changes H only by O(h^2)
+    momentum. It is reversible by a change of sign of the momentum, preserves volume, and changes H only by O(h^2)
     over a fixed time.
 
     Args:
@@ -49,7 +47,7 @@ def leapfrog(
         z: positions, ``[..., latent]``.
         momentum: r, of the same shape.
         step_size: h, a number or ``[...]``, one for each chain.
-        num_steps: how many steps, at least 1.
+        num_steps: the number of steps, at least 1.
 
     Returns:
         The positions and momenta at the end.
@@ -64,7 +62,7 @@ def leapfrog(
     momentum = momentum + h / 2 * _gradient(log_density, z)
     for remaining in range(num_steps - 1, -1, -1):
         z = z + h * momentum
-        # two half steps of the momentum in a row make a whole one
+        # two consecutive half steps of the momentum are one whole step
         momentum = momentum + (h if remaining else h / 2) * _gradient(log_density, z)
     return z, momentum
 
@@ -72,13 +70,13 @@ def leapfrog(
 def hmc_step(
     log_density: LogDensity, z: Tensor, step_size: Tensor | float, num_leapfrog: int = 10
 ) -> HMCStep:
-    r"""One step of every chain: a new momentum, ``num_leapfrog`` leapfrog steps, and Metropolis' decision.
+    r"""One step of every chain: a new momentum, ``num_leapfrog`` leapfrog steps, and a Metropolis decision.
 
-    The end of the path is accepted with probability $\min(1, e^{H - H'})$ (``eq-exp-accept``), which makes up for
-    the error of the leapfrog steps exactly: the density is left as it is, for any step size.
+    The end of the path is accepted with probability $\min(1, e^{H - H'})$ (``eq-exp-accept``), which corrects
+    the error of the leapfrog steps exactly: the density is invariant for any step size.
 
-    Each path's step size is drawn from 20 % around the one given. With a fixed one, paths on a nearly Gaussian
-    density can all have the length of a whole period, and the chain stays where it is (Neal 2011, section 3.2).
+    Each path's step size is drawn uniformly within 20 % of the given one. With a fixed one, all paths on a nearly
+    Gaussian density can have the length of a whole period, and the chain does not move (Neal 2011, section 3.2).
 
     Args:
         log_density: the log density to draw from, up to a constant.
@@ -98,15 +96,13 @@ def hmc_step(
     new_z, new_momentum = leapfrog(log_density, z, momentum, sizes, num_leapfrog)
     with torch.no_grad():
         gain = log_density(new_z) - log_density(z) + _kinetic(momentum) - _kinetic(new_momentum)
-        acceptance = (
-            gain.nan_to_num(nan=-torch.inf).exp().clamp(max=1)
-        )  # a path that left the floats is rejected
+        acceptance = gain.nan_to_num(nan=-torch.inf).exp().clamp(max=1)  # a path that overflowed is rejected
         accepted = torch.rand_like(acceptance) < acceptance
         return HMCStep(torch.where(accepted.unsqueeze(-1), new_z, z), acceptance)
 
 
 def adapt(step_size: Tensor, acceptance: Tensor, rate: float = 0.2) -> Tensor:
-    r"""The step size made larger where more than 90 % is accepted, smaller where less: $h\, e^{\kappa (a - 0.9)}$.
+    r"""The step size, increased if more than 90 % is accepted, decreased if less: $h\, e^{\kappa (a - 0.9)}$.
 
     Example:
         >>> adapt(torch.tensor([0.1, 0.1]), torch.tensor([1.0, 0.2]))
@@ -124,18 +120,18 @@ def hmc(
     num_leapfrog: int = 10,
     step_size: float = 0.1,
 ) -> HMCSamples:
-    """Draw from a density, many chains at once, each with a step size of its own.
+    """Draw from a density, many chains at once, each with its own step size.
 
-    The step size of a chain is adapted to an acceptance of 90 % during ``burn_in`` steps, which are thrown away, and
-    fixed from then on, since a chain that keeps on adapting need not keep its target.
+    The step size of a chain is adapted to an acceptance of 90 % during ``burn_in`` steps, which are discarded, and
+    then fixed, since a chain that continues to adapt need not have the target as its stationary distribution.
 
     Args:
         log_density: a function of ``z [..., latent]``, one value for each chain.
-        z: where the chains start, ``[..., latent]``.
+        z: the initial states of the chains, ``[..., latent]``.
         num_samples: draws of each chain.
-        burn_in: steps before them.
+        burn_in: the number of steps before the draws.
         num_leapfrog: leapfrog steps between two draws.
-        step_size: to start from.
+        step_size: the initial step size.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -147,7 +143,7 @@ def hmc(
     sizes = torch.full_like(float_tensor(z, "z")[..., 0], step_size)
     for t in range(burn_in):
         z, acceptance = hmc_step(log_density, z, sizes, num_leapfrog)
-        sizes = adapt(sizes, acceptance, rate=2 / (1 + t) ** 0.5)  # in large steps first
+        sizes = adapt(sizes, acceptance, rate=2 / (1 + t) ** 0.5)  # with large changes first
     draws, accepted = [], torch.zeros_like(sizes)
     for _ in range(num_samples):
         z, acceptance = hmc_step(log_density, z, sizes, num_leapfrog)
@@ -159,7 +155,7 @@ def hmc(
 def _gradient(log_density: LogDensity, z: Tensor) -> Tensor:
     with torch.enable_grad():
         z = z.detach().requires_grad_()
-        # the chains do not touch each other, so the gradient of the sum holds that of each
+        # the chains are independent, so the gradient of the sum contains that of each
         return torch.autograd.grad(log_density(z).sum(), z)[0]
 
 

@@ -2,8 +2,8 @@ r"""The marginal likelihood $\log p(x)$ of a model without an encoder, in few la
 
 AEVB's appendix D samples the posterior by HMC, fits a density to the draws, and takes the mean of
 $q(z) / p(x, z)$ over posterior draws, which is $1 / p(x)$ (``eq-exp-reciprocal``). Here the same fitted density is a
-proposal for importance sampling instead: that needs no draws from the posterior itself, is unbiased for p(x), and
-its tails may be heavy where those of the other must be light.
+proposal for importance sampling instead: this needs no exact draws from the posterior, is unbiased for p(x), and
+allows a proposal with heavy tails, where the paper's estimator needs a density with light ones.
 """
 
 import torch
@@ -16,7 +16,7 @@ from vaetut.exact import LatentVariableModel
 from vaetut.experiments.hmc import hmc
 from vaetut.information import Estimate
 
-_PRIOR_DRAWS = 200  # from which each chain's start is picked
+_PRIOR_DRAWS = 200  # from which each chain's start is chosen
 _DEGREES_OF_FREEDOM = 5.0  # of the proposal, whose tails must not be lighter than the posterior's
 
 
@@ -31,20 +31,20 @@ def marginal_likelihood(
 ) -> Estimate:
     r"""Estimate $\log p(x)$ of each datapoint by HMC and importance sampling (AEVB, appendix D).
 
-    1. HMC with 4 leapfrog steps draws ``num_chain`` values from p(z|x), after ``burn_in`` steps that begin at one of
-       200 draws from the prior, picked in proportion to its likelihood.
-    2. Their mean and covariance make a proposal q: a Student t with 5 degrees of freedom.
+    1. HMC with 4 leapfrog steps draws ``num_chain`` values from p(z|x), after ``burn_in`` steps from one of 200
+       draws from the prior, chosen with probability proportional to its likelihood.
+    2. The proposal q is a Student t with their mean and covariance and 5 degrees of freedom.
     3. `vaetut.log_evidence` averages ``num_samples`` weights p(x, z) / q(z).
 
-    As in the paper it is to be trusted for few latent dimensions, fewer than five.
+    As in the paper it is reliable only for few latent dimensions, fewer than five.
 
     Args:
         model: anything with ``.prior``, a normal of event shape ``[latent]``, and ``.likelihood(z)``.
         x: ``[batch, data]``.
         num_samples: draws of importance sampling.
         num_chain: draws of HMC to which the proposal is fitted.
-        burn_in: steps of HMC that are thrown away.
-        chunk: datapoints that are handled at once.
+        burn_in: steps of HMC that are discarded.
+        chunk: datapoints that are processed at once.
 
     Returns:
         `Estimate` with shape ``[batch]``, in nats.
@@ -72,7 +72,7 @@ def _estimate(
         candidates = model.prior.sample((_PRIOR_DRAWS,))
         log_likelihood = torch.stack(
             [model.likelihood(z).log_prob(x) for z in candidates], dim=-1
-        )  # [batch, 200], a row at a time, for memory
+        )  # [batch, 200], one row at a time to save memory
         picked = torch.distributions.Categorical(logits=log_likelihood).sample()
     draws = hmc(
         lambda z: model.likelihood(z).log_prob(x) + model.prior.log_prob(z),
@@ -89,7 +89,7 @@ def _fitted(draws: Tensor) -> MultivariateStudentT:
     mean = draws.mean(0)
     centered = (draws - mean).movedim(0, -1)  # [batch, latent, num_chain]
     covariance = centered @ centered.mT / draws.shape[0]
-    # a chain that hardly moved has next to no spread: a thousandth of the prior's variance keeps it invertible
+    # a chain that hardly moved has almost no variance: a thousandth of the prior's keeps the matrix invertible
     floor = 1e-3 * torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
     return MultivariateStudentT(
         mean.new_tensor(_DEGREES_OF_FREEDOM), mean, torch.linalg.cholesky(covariance + floor)

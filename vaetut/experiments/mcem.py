@@ -26,24 +26,25 @@ def complete_log_likelihood(model: VAE, x: Tensor, z: Tensor) -> Tensor:
 
 
 class MonteCarloEM(Loop):
-    r"""Train the decoder alone, on codes drawn from its own posterior; there is no encoder.
+    r"""Train only the decoder, on codes drawn from its own posterior; there is no encoder.
 
     For each minibatch one step of HMC, 10 leapfrog steps long, moves the codes of its datapoints towards
-    $p_\theta(z|x)$; then the decoder takes 5 steps of Adagrad up $\log p_\theta(x, z)$ at these codes
+    $p_\theta(z|x)$; then the decoder takes 5 steps of Adagrad that increase $\log p_\theta(x, z)$ at these codes
     (``eq-exp-fisher``: its mean over the posterior has the gradient of $\log p_\theta(x)$). The code of a datapoint
-    is kept until its next visit, so each has a chain of its own, begun at the prior.
+    is kept until its next visit, so each datapoint has its own chain, which starts at a draw from the prior.
 
     All chains share a step size, which is adapted to an acceptance of 90 % (the paper's appendix E) and never frozen,
-    unlike that of `hmc`: the posteriors move with the decoder, and a step size that was right for the first decoder
-    is not for the last. An adapting chain need not keep its target exactly. Here it nearly does, since a
-    datapoint's step size was set by the acceptances of other minibatches, not by its own state.
+    unlike that of `hmc`: the posteriors move with the decoder, and a step size that suits the first decoder does
+    not suit the last. A chain that adapts need not keep its target exactly. Here it nearly does, since the step size
+    for a datapoint was set by the acceptances of other minibatches, not by its own state.
 
     Each update counts as M training samples evaluated, as it does for the other algorithms; the 10 passes of the
-    leapfrog steps are not counted, though they take most of the time.
+    leapfrog steps are not counted, although they take most of the time.
 
     Args:
         model: its decoder is trained in place.
-        x: ``[N, D]``, black and white: a posterior that changes with each visit has no chain.
+        x: ``[N, D]``, black and white: with pixels drawn at each visit the posterior would change, and with it the
+            target of the chain.
         learning_rate: Adagrad's.
         seed: fixes codes, minibatches and noise.
 
@@ -71,7 +72,7 @@ class MonteCarloEM(Loop):
         self.acceptance = x.new_tensor(1.0)
 
     def step(self, batch: Tensor, index: Tensor) -> Tensor:
-        """Move the codes of the minibatch, then the decoder; return the mean of log p(x, z) at the last."""
+        """Update the codes of the minibatch, then the decoder; return the last mean of log p(x, z)."""
         move = hmc_step(
             lambda z: complete_log_likelihood(self.model, batch, z),
             self.z[index],
@@ -91,6 +92,6 @@ class MonteCarloEM(Loop):
         return super().state_dict() | {"z": self.z, "step_size": self.step_size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a `state_dict`."""
         super().load_state_dict(state)
         self.z, self.step_size = state["z"].clone(), state["step_size"].clone()

@@ -1,13 +1,13 @@
-"""How good the models of `vaetut train --recipe paper` and `--recipe best` are: chapter 12.
+"""The bounds and log p(x) of `vaetut train --recipe paper` and `--recipe best` on MNIST: chapter 12.
 
 They are trained and evaluated by the command line, and written to ``mnist-paper.json`` and ``mnist-best.json``.
 
     python -m vaetut.experiments.mnist paper   three seeds, some minutes each
-    python -m vaetut.experiments.mnist best    the VAE, then importance weighting from there on: more than an hour,
-                                               and half an hour for the estimates
+    python -m vaetut.experiments.mnist best    the VAE, then importance weighting from that model: more than an
+                                               hour, and half an hour for the estimates
 
-A run that was stopped goes on; one that is there already is only evaluated. MNIST is looked for in the folder that
-VAETUT_DATA_DIR names, else downloaded once.
+A stopped run is resumed; a complete one is only evaluated. MNIST is read from the folder that VAETUT_DATA_DIR names,
+or downloaded once.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from typing import Any
 
 from vaetut._support.files import write_json
 
-CONFIG, HISTORY = "config.json", "history.json"  # what the command writes into a run's folder
+CONFIG, HISTORY = "config.json", "history.json"  # files of a run's folder
 SEEDS = (0, 1, 2)
 
 
 def vaetut(*arguments: str) -> dict[str, Any]:
-    """Run the command, and return what it says as JSON."""
+    """Run the command, and return its result from ``--json``."""
     command = [sys.executable, "-m", "vaetut", *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -37,9 +37,9 @@ def vaetut(*arguments: str) -> dict[str, Any]:
 
 
 def measure(runs: Path, name: str, train: str, evaluate: str) -> dict[str, Any]:
-    """Train, unless it is done, and evaluate; the commands are recorded as one types them."""
+    """Train, unless it is done, and evaluate; the commands are recorded as they are typed."""
     folder = runs / name
-    # a model is there from the first epoch on; resuming a run that is done trains nothing
+    # model.pt exists after the first epoch; resuming a complete run trains nothing
     start = "--resume" if (folder / CONFIG).exists() else train.format(runs=runs)
     vaetut("train", "--out", str(folder), *shlex.split(start))
     result = vaetut("evaluate", str(folder), *shlex.split(evaluate))
@@ -78,7 +78,7 @@ def write(folder: Path, name: str, command: str, measured: list[dict[str, Any]],
 
 
 def rounded(value: Any) -> Any:
-    """The same with four digits after the point, where they say something."""
+    """The same value, with floating-point numbers rounded to four digits after the point."""
     if isinstance(value, dict):
         return {key: inner if key == "options" else rounded(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -105,12 +105,12 @@ def paper(runs: Path, results: Path) -> None:
 def best(runs: Path, results: Path, epochs: int, images: str) -> None:
     """The network of Burda, Grosse and Salakhutdinov: the bound first, then that of 5 and that of 50 draws.
 
-    Compiled, a step takes five sixths of its time.
+    A compiled step takes five sixths of the time of an eager one.
     """
     evaluation = f"--num-samples 5000 --iwae-samples 50{images}"
 
     def weighted(start: str, draws: int, rate: float, number: int) -> str:
-        """Go on from there with the bound of so many draws; {runs} is filled in later."""
+        """Continue from ``start`` with the bound of ``draws`` draws; {runs} is replaced later."""
         given = f"--recipe best --compile --init {{runs}}/{start} --bound iwae --num-samples {draws}"
         return f"{given} --lr {rate} --lr-decay 1 --epochs {max(1, number)}"
 
@@ -131,7 +131,7 @@ def best(runs: Path, results: Path, epochs: int, images: str) -> None:
 
 
 def main() -> None:
-    """Run what is asked for."""
+    """Run the experiment that the arguments name."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -146,7 +146,7 @@ def main() -> None:
         "--runs", type=Path, default=Path("runs"), help="where the models are kept; default: %(default)s"
     )
     parser.add_argument("--epochs", type=int, default=400, help="best: of the VAE")
-    parser.add_argument("--images", type=int, help="best: evaluate on the first so many test images")
+    parser.add_argument("--images", type=int, help="best: evaluate only on this many test images")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
     if options.recipe == "paper":

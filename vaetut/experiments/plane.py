@@ -1,9 +1,9 @@
-"""A decoder of MNIST with two latent variables, small enough to come with the package: the pictures of chapter 0.
+"""A decoder of MNIST with two latent variables, small enough to be part of the package: the pictures of chapter 0.
 
-    python -m vaetut.experiments.plane mnist-plane.json      train it anew: a quarter of an hour on one core
+    python -m vaetut.experiments.plane mnist-plane.json      train it again: a quarter of an hour on one core
 
-The decoder has two hidden layers of 100 units, 90,000 weights in all. They are kept as one byte each with a scale for
-each layer, which moves a pixel's probability by less than can be seen.
+The decoder has two hidden layers of 100 units, 90,000 weights in all. They are stored as one byte each with a scale
+for each tensor, which changes a pixel's probability by less than is visible.
 """
 
 import argparse
@@ -28,7 +28,7 @@ FILE = "mnist-plane.json"
 def mnist_decoder() -> tuple[nn.Sequential, tuple[int, int]]:
     """The trained decoder, from codes ``[..., 2]`` to the logits of pixels ``[..., 784]``, and the shape of an image.
 
-    It has torch's default dtype and no gradient in its weights. Codes are distributed as a standard normal.
+    Its weights have torch's default dtype and require no gradient. The prior of the codes is a standard normal.
 
     Example:
         >>> decoder, shape = mnist_decoder()
@@ -50,7 +50,7 @@ def network(widths: tuple[int, ...]) -> nn.Sequential:
 
 
 def pack(decoder: nn.Sequential) -> dict[str, Any]:
-    """The parameters as bytes: each tensor as whole numbers from -127 to 127, times a scale."""
+    """The parameters as bytes: each tensor as integers from -127 to 127, times a scale."""
     packed = {}
     for name, value in decoder.state_dict().items():
         scale = value.abs().max().item() / 127
@@ -64,7 +64,7 @@ def pack(decoder: nn.Sequential) -> dict[str, Any]:
 
 
 def unpack(packed: dict[str, Any]) -> dict[str, Tensor]:
-    """The parameters that `pack` has packed, in torch's default dtype."""
+    """The parameters from `pack`, in torch's default dtype."""
     dtype = torch.get_default_dtype()
     return {
         name: torch.frombuffer(bytearray(base64.b64decode(part["int8"])), dtype=torch.int8)
@@ -84,7 +84,7 @@ def bound(encoder: nn.Module, decoder: nn.Module, x: Tensor) -> Tensor:
 
 
 def fit(data: ImageData, epochs: int = 150, batch_size: int = 200, seed: int = 0) -> dict[str, Any]:
-    """Train encoder and decoder on images drawn anew from the gray values; what the file holds."""
+    """Train encoder and decoder on images drawn again from the gray values in each epoch; return the file's content."""
     torch.manual_seed(seed)
     encoder, decoder = network((784, 300, 100, 4)), network(WIDTHS)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)

@@ -1,4 +1,4 @@
-"""One runner for the figures of AEVB: settings, curves that grow together, processes that share them: chapter 12."""
+"""The runner of AEVB's figures: settings, curves that grow together, and a pool of processes: chapter 12."""
 
 import multiprocessing
 import signal
@@ -16,7 +16,7 @@ from vaetut.experiments.runs import POINTS_PER_DECADE, Curve, checkpoints, file_
 
 @dataclass(frozen=True)
 class Settings:
-    """How an experiment is run; each figure has its own values for what is left out.
+    """The settings of an experiment; each figure has its own defaults.
 
     Attributes:
         data: ``"mnist"``, or ``"digits"`` for a version that takes seconds.
@@ -25,16 +25,16 @@ class Settings:
         latent_dims: N_z.
         train_sizes: N_train, in figure 3.
         hidden_dim: units of each hidden layer.
-        trial_samples: how long each learning rate is tried before one is picked; None for the whole run.
-        evaluated: images of each part on which a point is evaluated.
+        trial_samples: how long each learning rate is tried before one is chosen; None for the whole run.
+        evaluated: number of training and of test images on which a point is evaluated.
         seed: of initial parameters, minibatches, noise and binarization.
-        minutes: stop earlier than ``samples``.
-        jobs: processes that share the curves.
-        device: where figure 2 is trained, if all of its curves are stepped together.
-        together: step all curves of figure 2 as one batched model; always so on another device than the CPU.
-        results_dir: where the results file goes; None for nowhere.
-        state_dir: where the curves are kept, to go on from; None for nowhere.
-        command: for the record.
+        minutes: a time limit, at which to stop before ``samples``.
+        jobs: number of processes for the curves.
+        device: the device of figure 2, if all of its curves are stepped together.
+        together: step all curves of figure 2 as one batched model; always done on a device other than the CPU.
+        results_dir: the folder of the results file; None to write no file.
+        state_dir: the folder of the unfinished curves; None to keep none.
+        command: the command line, recorded in the results.
         progress: print each point.
     """
 
@@ -62,17 +62,17 @@ class Settings:
 
     @property
     def trial(self) -> int:
-        """How many samples a learning rate is tried for."""
+        """The number of samples for which a learning rate is tried."""
         return self.samples if self.trial_samples is None else self.trial_samples
 
     def state_file(self, experiment: str, *parts: object) -> Path | None:
-        """Where a curve is kept."""
+        """The file of a curve's state."""
         name = "-".join([file_name(experiment, self.data), *map(str, parts)])
         return self.state_dir and self.state_dir / f"{name}.pt"
 
 
 class Experiment(NamedTuple):
-    """A figure: its name, its curves, which of the settings its results file states, and how dense its points are."""
+    """A figure: its name, its curves, the settings in its results file, and the density of its points."""
 
     name: str
     curves: Callable[[Settings], list[Curve]]
@@ -81,9 +81,9 @@ class Experiment(NamedTuple):
 
 
 def run(experiment: Experiment, settings: Settings) -> dict[str, Any]:
-    """Take all curves to ``settings.samples``, in turns, so that they grow together; return the results.
+    """Train all curves to ``settings.samples``, in turns, so that they grow together; return the results.
 
-    The results file is written anew after each point.
+    The results file is replaced after each point.
     """
     curves = experiment.curves(settings)
     points = checkpoints(settings.samples, experiment.per_decade)
@@ -105,7 +105,7 @@ def run(experiment: Experiment, settings: Settings) -> dict[str, Any]:
 
 
 def require_cpu(settings: Settings) -> None:
-    """Refuse what only figure 2 can do."""
+    """Refuse settings that only figure 2 supports."""
     if settings.together or settings.device != "cpu":
         raise ValueError(
             f"device must be 'cpu', and together False, except in figure 2, got {settings.device!r} "
@@ -122,7 +122,7 @@ def write(name: str, settings: Settings, made: dict[str, Any]) -> None:
 def grow(
     experiment: Experiment, settings: Settings, curves: Sequence[Curve], points: Sequence[int]
 ) -> Iterator[Curve]:
-    """Take all curves to each of the points before any goes on to the next; yield each curve that has grown."""
+    """Train all curves to one point before any continues to the next; yield each curve that has grown."""
     if settings.jobs > 1:
         yield from _grow_in_processes(experiment, settings, curves, points)
         return
@@ -135,15 +135,15 @@ def grow(
 def _grow_in_processes(
     experiment: Experiment, settings: Settings, curves: Sequence[Curve], points: Sequence[int]
 ) -> Iterator[Curve]:
-    """As `grow`, by a pool of processes with one thread each: two do more than one with two threads.
+    """Like `grow`, with a pool of processes of one thread each: two are faster than one with two threads.
 
-    A process reads the curve's state, takes it to the next point and writes its state, atomically: the pool may be
-    ended at any moment.
+    A process reads the curve's state, trains to the next point and writes the state atomically, so the pool may be
+    stopped at any moment.
     """
     with tempfile.TemporaryDirectory() as folder:
         if settings.state_dir is None:
             settings = replace(settings, state_dir=Path(folder))
-            # curves that were begun without a state folder have none to hand over
+            # curves without a state folder have no state for another process
         with multiprocessing.get_context("spawn").Pool(settings.jobs, _begin_process) as pool:
             for point in points:
                 due = [i for i, c in enumerate(curves) if not c.points or c.points[-1]["samples"] < point]
@@ -159,7 +159,7 @@ def _begin_process() -> None:
 
 
 def _reach(task: tuple[Experiment, Settings, int, int]) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
-    """Take one curve to one point, in a process of the pool."""
+    """Train one curve to one point, in a process of the pool."""
     experiment, settings, index, point = task
     curve = experiment.curves(settings)[index]
     curve.reach(point)

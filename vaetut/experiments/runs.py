@@ -1,9 +1,11 @@
-"""What every experiment shares: curves that can be stopped and continued, and results files: chapter 12.
+"""Shared by the experiments: curves that can be stopped and continued, and results files: chapter 12.
 
-A curve's state is written after each of its points, and the results file with it, both atomically. An experiment
-that is stopped goes on from there.
+A curve's state is written after each of its points, and then the results file, both atomically. A stopped experiment
+continues from there.
 """
 
+import importlib.resources
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,16 +21,16 @@ FIRST_POINT = 10_000
 
 
 class Curve:
-    """One curve of a figure: which algorithm, with what settings, and the points that it has so far.
+    """One curve of a figure: its algorithm, its settings, and its points so far.
 
     Args:
-        settings: what identifies the curve: numbers and strings, written to the results.
-        begin: starts it; returns a trainer, and notes such as the learning rate picked.
-        evaluate: the numbers of a point, from the trainer as it is.
+        settings: numbers and strings that identify the curve, written to the results.
+        begin: starts the curve; returns a trainer, and notes such as the chosen learning rate.
+        evaluate: a function of the trainer that returns the numbers of a point.
         state: the file to save the state in; None to keep it in memory.
 
     Raises:
-        ValueError: if the file holds the state of other settings.
+        ValueError: if the file has the state of other settings.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Curve:
 
     @property
     def trainer(self) -> Loop:
-        """The trainer, begun, or continued from its saved state, when it is first asked for."""
+        """The trainer, which is started, or continued from its saved state, on first access."""
         if self._trainer is None:
             self._trainer, self.notes = self._begin(self.notes if self._saved else None)
             if self._saved is not None:
@@ -68,7 +70,7 @@ class Curve:
         return self._trainer
 
     def reach(self, samples: int) -> bool:
-        """Train on to that many samples, add a point and save; False if the curve has been there already."""
+        """Train to that many samples, add a point and save; False if the curve already has that point."""
         if self.points and self.points[-1]["samples"] >= samples:
             return False
         trainer = self.trainer
@@ -82,7 +84,7 @@ class Curve:
         return True
 
     def adopt(self, notes: dict[str, Any], points: list[dict[str, Any]]) -> None:
-        """Take over what another process has computed; a trainer of this one starts anew from the saved state."""
+        """Take over the result of another process; this process's trainer is loaded again from the saved state."""
         self.notes, self.points, self._trainer = notes, points, None
         if self._path is not None and self._path.exists():
             self._saved = torch.load(self._path, weights_only=True)["trainer"]
@@ -93,12 +95,12 @@ class Curve:
         return of + ": " + ", ".join(f"{name} {value:,}" for name, value in last.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """The curve as it stands in a results file."""
+        """The curve in the form of the results file."""
         return {**self.settings, **self.notes, "points": self.points}
 
 
 def checkpoints(samples: int, per_decade: int = POINTS_PER_DECADE) -> list[int]:
-    """So many points for each factor of ten, from 10,000 on, in whole minibatches, and ``samples`` as the last.
+    """``per_decade`` points for each factor of ten, from 10,000 on, in whole minibatches; the last is ``samples``.
 
     Example:
         >>> checkpoints(100_000)
@@ -112,7 +114,7 @@ def checkpoints(samples: int, per_decade: int = POINTS_PER_DECADE) -> list[int]:
 
 
 def file_name(experiment: str, data: str) -> str:
-    """What the files of an experiment are called; those on other data than the paper's do not take their place.
+    """The file name of an experiment; results on other data than the paper's have another name.
 
     Example:
         >>> file_name("figure2", "mnist"), file_name("figure2", "digits")
@@ -122,7 +124,7 @@ def file_name(experiment: str, data: str) -> str:
 
 
 def results(experiment: str, command: str, settings: dict[str, Any], **content: Any) -> dict[str, Any]:
-    """What a results file holds: the experiment, how it was run and on what, and its numbers."""
+    """The content of a results file: the experiment, its command, versions and machine, and its numbers."""
     versions = {name: files.versions()[name] for name in ("python", "torch", "vaetut")}
     return {
         "experiment": experiment,
@@ -136,19 +138,44 @@ def results(experiment: str, command: str, settings: dict[str, Any], **content: 
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a results file atomically, each curve point on a line of its own."""
+    """Write a results file atomically, each point of a curve on its own line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(path, content, indent=1, compact=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The content of a results file, or None where there is no such file.
+    """The content of a results file, or None if it does not exist.
 
     Example:
         >>> read_json(Path("no-such-file.json")) is None
         True
     """
     return files.read_json(path) if path.exists() else None
+
+
+def stored(name: str) -> dict[str, Any]:
+    """The results that come with the package: the paper's experiments as they were run on MNIST for chapter 12.
+
+    Args:
+        name: which experiment: ``"figure2"``, ``"figure3"``, ``"figure3-rates"``, ``"figure4"``, ``"full-vb"``,
+            ``"mnist-paper"`` or ``"mnist-best"``.
+
+    Raises:
+        ValueError: if there are no results of that name.
+
+    Example:
+        >>> results = stored("figure2")
+        >>> results["command"], len(results["curves"])
+        ('python -m vaetut.experiments figure2', 10)
+    """
+    folder = importlib.resources.files("vaetut.experiments") / "results"
+    names = sorted(
+        file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json")
+    )
+    if name not in names:
+        raise ValueError(f"no results called {name!r} come with the package; there are {', '.join(names)}")
+    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return content
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:

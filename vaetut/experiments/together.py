@@ -1,9 +1,10 @@
-r"""All curves of figure 2 as one batched model, for a GPU, where a small model's step is all launches: chapter 12.
+r"""All curves of figure 2 as one batched model, for a GPU, where the time of a small model's step is all kernel
+launches: chapter 12.
 
 The parameters of K models are stacked, ``[K, ...]``, and their products are batched. Models with fewer latent
-dimensions are padded to the most, and a mask keeps the padding out: its codes are 0, its terms are left out of every
-density, and so its parameters have no gradient and stay 0. Every model sees the same minibatches and the same black
-and white pixels; the noise is each model's own. The numbers are other draws than those of curves trained one by one.
+dimensions are padded to the largest number, and a mask removes the padding: its codes are 0, its terms are left out of
+every density, and so its parameters have no gradient and stay 0. All models see the same minibatches and the same
+black and white pixels; each has its own noise. The draws differ from those of curves that are trained one by one.
 """
 
 import math
@@ -28,7 +29,7 @@ class Batched:
 
     Args:
         kinds: for each model its method, ``"AEVB"`` or ``"wake-sleep"``, its latent dimension and its learning rate.
-        x: ``[N, D]``, gray or black and white, on the device where the models are to be.
+        x: ``[N, D]``, gray or black and white, on the device of the models.
         hidden_dim: units of each hidden layer.
         seed: of initial parameters (those of `new_model`), minibatches and noise.
 
@@ -47,7 +48,7 @@ class Batched:
             raise ValueError(f"x must have at least {BATCH_SIZE} rows, one minibatch, got {len(x)}")
         self.kinds, self.x, self.hidden_dim, self.seed = list(kinds), x, hidden_dim, seed
         device, self.width = x.device, max(latent for _, latent, _ in kinds)
-        # AEVB's models first, so that each method's are a slice
+        # AEVB's models first, so that the models of each method are a slice
         self.order = sorted(range(len(kinds)), key=lambda k: self.kinds[k][0] != "AEVB")
         ordered = [self.kinds[k] for k in self.order]
         self.num_aevb = sum(method == "AEVB" for method, _, _ in ordered)
@@ -74,7 +75,7 @@ class Batched:
         return self.visits * BATCH_SIZE
 
     def advance(self, samples: int) -> None:
-        """Train until each model has evaluated at least so many training samples."""
+        """Train until each model has evaluated at least this many training samples."""
         start, cpu_start = time.perf_counter(), time.process_time()
         while self.samples < samples:
             gray = self.x[self._next_index()]
@@ -93,7 +94,7 @@ class Batched:
         names = list(self.parameters)
         loss = -self.objectives(
             batch
-        ).sum()  # the models share no parameter: the gradient of the sum holds each
+        ).sum()  # the models share no parameters, so the gradient of the sum contains that of each
         gradients = torch.autograd.grad(loss, [self.parameters[name] for name in names])
         with torch.no_grad():
             for name, gradient in zip(names, gradients, strict=True):
@@ -104,9 +105,9 @@ class Batched:
                 value.sub_(rate * gradient / (total.sqrt() + _EPS))
 
     def objectives(self, batch: Tensor, noise: Tensor | None = None) -> Tensor:
-        """What each model raises, its mean over the minibatch ``[M, D]``: ``[K]``, AEVB's models first.
+        """The objective of each model, its mean over the minibatch ``[M, D]``: ``[K]``, AEVB's models first.
 
-        ``noise``, ``[K, M, width]``, stands in for the draws of the codes of ``batch``, for tests.
+        For tests, ``noise``, ``[K, M, width]``, replaces the noise of the codes of ``batch``.
         """
         count, size = len(self.kinds), len(batch)
         if noise is None:
@@ -124,20 +125,20 @@ class Batched:
             with torch.no_grad():
                 mean, log_variance = self._encode(rest, batch)
                 z = (mean + (0.5 * log_variance).exp() * noise[rest]) * mask
-                dreamt = self._randn(count, size)[rest] * mask
-                probability = self._decode(rest, dreamt).sigmoid()
+                dreamed = self._randn(count, size)[rest] * mask
+                probability = self._decode(rest, dreamed).sigmoid()
                 uniform = torch.rand(probability.shape, device=batch.device, generator=self.generator)
                 dream = (uniform < probability).to(batch.dtype)
             log_prior = -((0.5 * z.square() + _HALF_LOG_2PI) * mask).sum(-1)
             wake = self._log_likelihood(rest, z, batch) + log_prior
             mean, log_variance = self._encode(rest, dream)
-            error = (dreamt - mean).square() * (-log_variance).exp()
+            error = (dreamed - mean).square() * (-log_variance).exp()
             sleep = -((0.5 * (error + log_variance) + _HALF_LOG_2PI) * mask).sum(-1)
             parts.append((wake + sleep).mean(-1))
         return torch.cat(parts)
 
     def model(self, k: int) -> VAE:
-        """The k-th model, in the order of ``kinds``, as a `vaetut.VAE` of its own on the CPU."""
+        """The k-th model, in the order of ``kinds``, as a separate `vaetut.VAE` on the CPU."""
         row, (_, latent, _) = self.order.index(k), self.kinds[k]
         model = VAE(self.x.shape[1], latent, self.hidden_dim)
         values = {name: value[row].detach().cpu() for name, value in self.parameters.items()}
@@ -148,7 +149,7 @@ class Batched:
         return model
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs to go on."""
+        """All that `load_state_dict` needs."""
         return {
             "parameters": {name: value.detach() for name, value in self.parameters.items()},
             "sums": self.sums,
@@ -159,7 +160,7 @@ class Batched:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a `state_dict`."""
         with torch.no_grad():
             for name, value in self.parameters.items():
                 value.copy_(state["parameters"][name])
@@ -170,7 +171,7 @@ class Batched:
         )
 
     def _padded(self, model: VAE) -> dict[str, Tensor]:
-        """A model's parameters, with zeros for the latent dimensions that it lacks."""
+        """A model's parameters, padded with zeros to the largest latent dimension."""
         values = {name: value.detach() for name, value in model.named_parameters()}
         more = self.width - model.latent_dim
         for name in ("encoder.2.weight", "encoder.2.bias"):
@@ -206,7 +207,7 @@ class Batched:
         return torch.randn(count, size, self.width, device=self.x.device, generator=self.generator)
 
     def _next_index(self) -> Tensor:
-        """The rows of the next minibatch, those of the other trainers' order."""
+        """The rows of the next minibatch, in the order of the other trainers."""
         epoch, position = divmod(self.visits, len(self.x) // BATCH_SIZE)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
@@ -228,13 +229,13 @@ def run_together(
 
     Args:
         experiment: figure 2.
-        settings: how it is run.
+        settings: its settings.
         x: ``[N, D]``, the training images.
-        score: the performance on the training set by which a learning rate is picked; larger is better.
+        score: the performance on the training set by which a learning rate is chosen; larger is better.
         evaluate: the numbers of a point.
 
     Raises:
-        ValueError: if the state folder holds a run with other settings, or there is no such device.
+        ValueError: if the state folder holds a run with other settings, or the device does not exist.
         FloatingPointError: if a model diverges with every rate, or with its own.
     """
     kinds = [(method, latent) for latent in settings.latent_dims for method in settings.methods]
@@ -277,15 +278,7 @@ def run_together(
         if models.samples >= point:
             continue
         models.advance(point)
-        for k, reached in enumerate(points):
-            numbers = {"samples": models.samples, **evaluate(models.model(k))}
-            if not all(map(math.isfinite, numbers.values())):
-                raise FloatingPointError(
-                    f"{kinds[k]} is not finite after {models.samples} samples; "
-                    f"the learning rate, {notes[k]['learning_rate']:g}, may be too large"
-                )
-            # of all models together
-            numbers |= {"seconds": round(models.seconds, 1), "cpu_seconds": round(models.cpu_seconds, 1)}
+        for reached, numbers in zip(points, _point(models, kinds, notes, evaluate), strict=True):
             reached.append(numbers)
         if path is not None:
             state = {"settings": identity, "notes": notes, "points": points}
@@ -299,8 +292,29 @@ def run_together(
     return report()
 
 
+def _point(
+    models: Batched,
+    kinds: list[tuple[str, int]],
+    notes: list[dict[str, Any]],
+    evaluate: Callable[[VAE], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """The numbers of a point of each curve, once it is clear that all are finite."""
+    # of all models together
+    times = {"seconds": round(models.seconds, 1), "cpu_seconds": round(models.cpu_seconds, 1)}
+    point = []
+    for k, kind in enumerate(kinds):
+        numbers = {"samples": models.samples, **evaluate(models.model(k))}
+        if not all(map(math.isfinite, numbers.values())):
+            raise FloatingPointError(
+                f"{kind} is not finite after {models.samples} samples; "
+                f"the learning rate, {notes[k]['learning_rate']:g}, may be too large"
+            )
+        point.append(numbers | times)
+    return point
+
+
 def usable_device(name: str) -> torch.device:
-    """The device of this name; a ValueError where torch knows none, or this machine has none."""
+    """The device of this name; ValueError if torch or this machine has no such device."""
     try:
         device = torch.device(name)
     except RuntimeError:

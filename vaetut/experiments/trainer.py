@@ -1,7 +1,7 @@
-"""The training loop of AEVB's experiments, made for curves over *training samples evaluated*: chapter 12.
+"""The training loop of AEVB's experiments, for curves over *training samples evaluated*: chapter 12.
 
 `vaetut.train` counts epochs and keeps the bound of each. A curve against samples on a logarithmic axis, by several
-algorithms, needs a loop that goes on to any number of samples, stops there, and can be put on disk.
+algorithms, needs a loop that trains to any number of samples and can be saved there.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vaetut._support.validate import checks, one_of
-from vaetut.aevb.arguments import OPTIMIZERS
+from vaetut.aevb.optimizers import OPTIMIZERS
 from vaetut.bounds import sgvb_b
 from vaetut.data import binarize
 from vaetut.experiments.wake_sleep import wake_sleep
@@ -26,7 +26,7 @@ LEARNING_RATES = (0.01, 0.02, 0.1)  # of Adagrad, in the paper
 INITIAL_SCALE = 0.1  # the paper draws every parameter from N(0, 0.01): a variance of 0.01
 
 Objective = Callable[[VAE, Tensor], Tensor]
-"""A function of the model and a minibatch ``[M, D]``, whose value is to be raised: one number."""
+"""A function of the model and a minibatch ``[M, D]``, to be maximized: one number."""
 
 
 def aevb_objective(model: VAE, x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def aevb_objective(model: VAE, x: Tensor) -> Tensor:
 
 
 def wake_sleep_objective(model: VAE, x: Tensor) -> Tensor:
-    """The mean of both objectives of `wake_sleep` over a minibatch and as many dreams."""
+    """The mean of both objectives of `wake_sleep` over a minibatch and an equal number of dreams."""
     wake, sleep = wake_sleep(model, x)
     return wake.mean() + sleep.mean()
 
@@ -44,18 +44,18 @@ OBJECTIVES: dict[str, Objective] = {"AEVB": aevb_objective, "wake-sleep": wake_s
 
 
 class Loop(ABC):
-    r"""What is the same for every algorithm: minibatches, Adagrad, random numbers, and the count of samples.
+    r"""The common part of all algorithms: minibatches, Adagrad, random numbers, and the count of samples.
 
     The criterion of the paper is MAP: a prior $\mathcal N(0, I)$ on all parameters subtracts
     $\|\theta\|^2 / 2N$ from the objective per datapoint, which is a weight decay of 1/N. The optimizer is Adagrad,
-    minibatches are slices of a new permutation for each epoch, and their gray pixels are drawn anew each time.
+    minibatches are slices of a new permutation for each epoch, and their gray pixels are drawn again each time.
 
     Args:
         model: trained in place.
         x: ``[N, D]``, the training data; black and white already, or gray.
         learning_rate: the optimizer's.
         seed: fixes the minibatches and the noise.
-        optimizer: ``"adagrad"``, or another that `vaetut.train` knows by name; the paper did not have Adam yet.
+        optimizer: ``"adagrad"``, or another name that `vaetut.train` accepts; Adam is younger than the paper.
     """
 
     updates_per_visit = 1
@@ -88,7 +88,7 @@ class Loop(ABC):
         return self.visits * BATCH_SIZE * self.updates_per_visit
 
     def advance(self, samples: int) -> None:
-        """Train until at least so many training samples have been evaluated in all.
+        """Train until at least this many training samples have been evaluated in total.
 
         Raises:
             FloatingPointError: if the objective is no longer finite.
@@ -112,17 +112,17 @@ class Loop(ABC):
 
     @abstractmethod
     def step(self, batch: Tensor, index: Tensor) -> Tensor:
-        """Learn from one minibatch, the rows ``index`` of the data; return the objective before that."""
+        """Train on one minibatch, the rows ``index`` of the data; return the objective before the update."""
 
     def raise_objective(self, value: Tensor) -> None:
-        """Take one step of the optimizer up ``value``."""
+        """Take one step of the optimizer that increases ``value``."""
         loss: Any = -value
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs to go on to the bit; plain tensors, numbers and dicts."""
+        """All that `load_state_dict` needs for a bit-exact continuation: plain tensors, numbers and dicts."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -133,7 +133,7 @@ class Loop(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._random_state = state["random_state"]
@@ -141,7 +141,7 @@ class Loop(ABC):
         self.seconds, self.cpu_seconds = state["seconds"], state["cpu_seconds"]
 
     def _next_index(self) -> Tensor:
-        """The rows of the next minibatch. The order depends on seed and epoch alone, so it needs no saving."""
+        """The rows of the next minibatch. The order depends only on seed and epoch, so it is not saved."""
         epoch, position = divmod(self.visits, len(self.x) // BATCH_SIZE)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
@@ -150,12 +150,12 @@ class Loop(ABC):
 
 
 class Trainer(Loop):
-    """One learning curve in the making, of an algorithm that raises an objective of the model and a minibatch.
+    """The training of one learning curve, by an algorithm that maximizes an objective of model and minibatch.
 
     Args:
         model: trained in place.
         x: ``[N, D]``, the training data; black and white already, or gray.
-        objective: what to raise.
+        objective: the function to maximize.
         learning_rate: the optimizer's.
         seed: fixes the minibatches and the noise.
         optimizer: as for `Loop`.
@@ -183,7 +183,7 @@ class Trainer(Loop):
         self.objective = objective
 
     def step(self, batch: Tensor, index: Tensor) -> Tensor:
-        """Raise the objective of one minibatch; return its value before that."""
+        """Take a step on the objective of one minibatch; return its value before the step."""
         value = self.objective(self.model, batch)
         self.raise_objective(value)
         return value.detach()
@@ -210,7 +210,7 @@ def pick_learning_rate(
     """The rate among ``LEARNING_RATES`` with the best score after a trial.
 
     The paper chose by "performance on the training set in the first few iterations". That favors large rates: one
-    that is ahead after 500 steps can fail later, so that figure 3 tries each rate for the whole run.
+    that is best after 500 steps can fail later, so figure 3 tries each rate for the whole run.
 
     Args:
         make: a new trainer with that learning rate.
@@ -236,7 +236,7 @@ def pick_learning_rate(
 
 @torch.no_grad()
 def mean_bound(model: VAE, x: Tensor, seed: int = 0) -> float:
-    """The mean bound in nats over black-and-white ``x [N, D]``, one sample per datapoint, the same noise each time.
+    """The mean bound in nats over black-and-white ``x [N, D]``, one sample each, with the same noise at each call.
 
     Example:
         >>> from vaetut import load
@@ -262,7 +262,7 @@ def seeded(seed: int) -> Tensor:
 
 @contextmanager
 def random_state(state: Tensor) -> Iterator[torch.Generator]:
-    """Inside the block torch's random numbers on the CPU start from ``state``; afterwards they go on as before."""
+    """Inside the block torch's random numbers on the CPU start from ``state``; their state is restored at the end."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.set_state(state)
         yield torch.default_generator

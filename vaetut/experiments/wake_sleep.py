@@ -1,4 +1,5 @@
-r"""The wake-sleep algorithm (Hinton, Dayan, Frey & Neal 1995), AEVB's rival in its figures 2 and 3: chapter 12.
+r"""The wake-sleep algorithm (Hinton, Dayan, Frey & Neal 1995), which AEVB is compared with in figures 2 and 3: chapter
+12.
 
 It trains the same two networks as AEVB with two objectives, one for each network, in place of a single one.
 """
@@ -14,7 +15,7 @@ from vaetut.models import VAE
 
 
 class WakeSleep(NamedTuple):
-    """The two objectives, each ``[batch]`` in nats and to be raised: a loss is ``-(wake + sleep).mean()``."""
+    """The two objectives, each in nats, to be maximized: a loss is ``-wake.mean() - sleep.mean()``."""
 
     wake: Tensor
     sleep: Tensor
@@ -23,22 +24,21 @@ class WakeSleep(NamedTuple):
 def wake_sleep(model: VAE, x: Tensor, num_dreams: int | None = None) -> WakeSleep:
     r"""One draw of both objectives of the wake-sleep algorithm.
 
-    * **wake** (``eq-exp-wake``): $\log p_\theta(x|z) + \log p(z)$ at a $z \sim q_\phi(z|x)$ through which no
-      gradient flows: it teaches the decoder, and raises the bound, as the term $-\mathbb E_q[\log q]$ that is
-      missing does not depend on $\theta$. In expectation it lowers $D_{\mathrm{KL}}(q_\phi(z|x) \,\|\, p_\theta(z|x))$
-      less $\log p_\theta(x)$.
-    * **sleep** (``eq-exp-sleep``): $\log q_\phi(z|x)$ at a dream, $z \sim p(z)$ and $x \sim p_\theta(x|z)$, through
-      which no gradient flows either: it teaches the encoder. In expectation it lowers
-      $D_{\mathrm{KL}}(p_\theta(z|x) \,\|\, q_\phi(z|x))$, the other way round, averaged over dreams and not over
-      data.
+    * **wake** (``eq-exp-wake``): $\log p_\theta(x|z) + \log p(z)$ at a detached $z \sim q_\phi(z|x)$. It trains the
+      decoder: in $\theta$ its expectation has the gradient of the bound, since the missing term
+      $-\mathbb E_q[\log q]$ does not depend on $\theta$.
+    * **sleep** (``eq-exp-sleep``): $\log q_\phi(z|x)$ at a detached dream, $z \sim p(z)$ and $x \sim p_\theta(x|z)$.
+      It trains the encoder: maximizing its expectation minimizes
+      $D_{\mathrm{KL}}(p_\theta(z|x) \,\|\, q_\phi(z|x))$, the other direction of the divergence, averaged over dreams
+      instead of data.
 
-    The first has no gradient in the encoder, the second none in the decoder; so their sum can be raised in one
-    step. It is no bound on anything.
+    The first has no gradient in the encoder, the second none in the decoder, so their sum can be maximized in one
+    step. The sum is not a bound.
 
     Args:
         model: a `vaetut.VAE`, or any module with ``.encode(x)``, ``.prior`` and ``.likelihood(z)``.
         x: ``[batch, data]``.
-        num_dreams: how many dreams, by default as many as there are rows in x.
+        num_dreams: the number of dreams; by default the number of rows of x.
 
     Returns:
         ``wake [batch]`` and ``sleep [num_dreams]``.
@@ -55,12 +55,12 @@ def wake_sleep(model: VAE, x: Tensor, num_dreams: int | None = None) -> WakeSlee
     """
     dreams = len(x) if num_dreams is None else positive_int(num_dreams, "num_dreams")
     with torch.no_grad():
-        z = model.encode(x).rsample()  # which, unlike sample(), lets NaN through, for the loop to report
+        z = model.encode(x).rsample()  # unlike sample() it passes NaN on, which the loop reports
     wake = model.likelihood(z).log_prob(x) + model.prior.log_prob(z)
     with torch.no_grad():
-        z_dreamt = model.prior.sample((dreams,))
-        x_dreamt = _sample(model, z_dreamt)
-    sleep = model.encode(x_dreamt).log_prob(z_dreamt)
+        z_dreamed = model.prior.sample((dreams,))
+        x_dreamed = _sample(model, z_dreamed)
+    sleep = model.encode(x_dreamed).log_prob(z_dreamed)
     return WakeSleep(wake, sleep)
 
 

@@ -1,4 +1,4 @@
-"""What the estimators of a gradient ask of q and f, and what they say where it is not so: chapter 4."""
+"""What the gradient estimators require of q and f, and the errors if it is not given: chapter 4."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,17 +35,17 @@ def values_of(f: Callable[[Tensor], Tensor], z: Tensor, shape: torch.Size) -> Te
             f"f must return one value per draw, shape {tuple(shape)} for z of shape {tuple(z.shape)}, "
             f"got {tuple(values.shape)}{hint}"
         )
-    if not values.is_floating_point():  # an indicator, say
+    if not values.is_floating_point():  # an indicator, for example
         values = values.to(z.dtype if z.is_floating_point() else torch.get_default_dtype())
     return values
 
 
 def with_gradient(surrogate: Tensor) -> Tensor:
-    """Return ``surrogate``, once it is clear that there is something to differentiate."""
+    """Return ``surrogate``; raise if it has no gradient."""
     if torch.is_grad_enabled() and not is_differentiated(surrogate):
         raise ValueError(
-            "no parameter of q or f requires a gradient: make them with requires_grad=True, or estimate the value "
-            "alone with monte_carlo"
+            "no parameter of q or f requires a gradient: make them with requires_grad=True, or use monte_carlo "
+            "for the value alone"
         )
     return surrogate
 

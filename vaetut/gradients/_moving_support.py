@@ -1,51 +1,50 @@
-r"""Where the score does not see all: a support that moves with a parameter, chapter 4.
+r"""Where the score-function estimator is wrong: a support that depends on a parameter, chapter 4.
 
 By Leibniz's rule, for a density q on $(a(\phi), b(\phi))$,
 
 $$\nabla_\phi \mathbb E_q[f] = \mathbb E_q[f \nabla_\phi \log q] + q(b) f(b) \nabla_\phi b - q(a) f(a) \nabla_\phi a .$$
 
-The estimator is the first term. It is all there is where the density vanishes at each end that moves: with
+The estimator is the first term. It is complete if the density vanishes at each end that moves: with
 $q \propto (b - z)^k$ near b the derivative of q in $\phi$ is of order $(b - z)^{k - 1}$, which can be integrated for
 every $k > 0$, and q is continuous in $\phi$, so the integral may be differentiated under its sign. (The variance of the
 estimator is that of $(b - z)^{-1}$ under q, finite for $k > 1$ only.) For $k = 0$, a jump, the term at the end is
 missing; for $k < 0$ it is infinite, and so is the mean of the score.
 """
 
+import functools
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import (
-    AffineTransform,
-    ComposeTransform,
     Distribution,
     Independent,
-    IndependentTransform,
     MixtureSameFamily,
-    Transform,
     TransformedDistribution,
 )
 
 from vaetut._support.validate import has_no_values, values_are_checked
+from vaetut.distributions import Elliptical
 from vaetut.distributions.copies import tensors_of, with_tensors
-from vaetut.distributions.support import is_transformed, support_ends
+from vaetut.distributions.support import by_coordinate, is_transformed, support_ends
 from vaetut.gradients._inputs import is_discrete, name_of
 
-_LEAST_POWER = (
-    0.02  # a density that falls less steeply than this towards an end counts as one that jumps there
-)
+_LEAST_POWER = 0.02  # a density whose power law at an end has a smaller exponent is taken to jump there
 
 
 def refuse_moving_support(q: Distribution) -> None:
     """Raise where the density of q does not vanish at an end of its support that moves with a parameter."""
     if not torch.is_grad_enabled():
         return
-    part: Any = q  # what the jumps of a mixture are those of
+    part: Any = q  # for a mixture, its components
     while isinstance(part, Independent | MixtureSameFamily):
         part = part.base_dist if isinstance(part, Independent) else part.component_distribution
     if is_transformed(part):
         if values_are_checked() and _transform_moves(_by_coordinate(part)):
+            raise _moves(q)
+    elif isinstance(part, Elliptical):
+        if values_are_checked() and _rim_moves(part):
             raise _moves(q)
     elif _has_moving_bounds(part) and (is_discrete(part) or not _vanishes_where_it_moves(part)):
         raise _moves(q)
@@ -60,7 +59,7 @@ def _moves(q: Distribution) -> ValueError:
 
 
 def _has_moving_bounds(q: Distribution) -> bool:
-    """Whether a bound of the support is a tensor that requires a gradient. It takes no look at values."""
+    """Whether a bound of the support is a tensor that requires a gradient; values are not read."""
     try:
         support: Any = q.support
     except NotImplementedError:
@@ -72,29 +71,53 @@ def _has_moving_bounds(q: Distribution) -> bool:
 
 
 def _by_coordinate(q: TransformedDistribution) -> TransformedDistribution:
-    """The same with a density for each coordinate, where the transforms treat each by itself.
+    """The same with a density for each coordinate, where the transforms treat each by itself, and each component.
 
-    A density of several coordinates goes to 0 where that of one of them does, and hides a jump of another.
+    A density of several coordinates goes to 0 where that of one of them does, and hides a jump of another; that of a
+    mixture goes to 0 at its outermost ends, and hides the jumps of components inside of them.
     """
     base: Any = q.base_dist
-    while isinstance(base, Independent):
-        base = base.base_dist
-    transforms = [_by_itself(transform) for transform in q.transforms]
-    return TransformedDistribution(base, transforms, validate_args=False)
+    transforms = [by_coordinate(transform) for transform in q.transforms]
+    while True:
+        if isinstance(base, Independent):
+            base = base.base_dist
+        elif isinstance(base, MixtureSameFamily):
+            axis = -1 - len(base.event_shape)
+            transforms = [with_tensors(t, functools.partial(_for_each, axis=axis)) for t in transforms]
+            base = base.component_distribution
+        elif is_transformed(base):
+            transforms = [by_coordinate(transform) for transform in base.transforms] + transforms
+            base = base.base_dist
+        else:
+            return TransformedDistribution(base, transforms, validate_args=False)
 
 
-def _by_itself(transform: Transform) -> Transform:
-    if isinstance(transform, ComposeTransform):
-        return ComposeTransform([_by_itself(part) for part in transform.parts])
-    if isinstance(transform, IndependentTransform):
-        return _by_itself(transform.base_transform)
-    if isinstance(transform, AffineTransform) and transform.event_dim:
-        return AffineTransform(transform.loc, transform.scale)
-    return transform
+def _for_each(value: Tensor, axis: int) -> Tensor:
+    """A parameter of a batch, for each component of a mixture."""
+    return value.unsqueeze(axis) if value.dim() >= -axis else value
+
+
+def _rim_moves(q: Elliptical) -> bool:
+    """Whether the density of an elliptical q jumps at the rim of its support, an ellipsoid, and that moves."""
+    try:
+        ends = support_ends(q.radial)
+        moving = any(tensor.requires_grad for tensor in (q.loc, q.scale_tril))
+        rims = [
+            (end, inward)
+            for end, inward in zip(ends, (1, -1), strict=True)
+            if bool((end.isfinite() & (end != 0)).any()) and (moving or _depends(end, q.radial))
+        ]
+        return not all(_vanishes(q.radial, end, inward) for end, inward in rims)
+    except (NotImplementedError, ValueError):
+        return False
+    except RuntimeError as error:
+        if has_no_values(error):
+            return False
+        raise
 
 
 def _transform_moves(q: TransformedDistribution) -> bool:
-    """The same for a support that goes through transforms, of which torch gives no bounds."""
+    """Whether a transformed support moves; torch gives no bounds for it."""
     if is_discrete(q):  # its atoms move
         own = {id(tensor) for tensor in tensors_of(q.base_dist)}
         return any(t.requires_grad and id(t) not in own for t in tensors_of(q))
@@ -104,12 +127,12 @@ def _transform_moves(q: TransformedDistribution) -> bool:
 def _vanishes_where_it_moves(q: Distribution) -> bool:
     """Whether the density of q goes to 0 at every end of its support that depends on a parameter.
 
-    Under vmap and in a tracer nothing can be read: then the answer is that of a jump for bounds that are parameters
-    themselves, and that of no motion for those that went through a transform, where most do not move.
+    Under vmap and in a tracer no value can be read. Then bounds that are themselves parameters count as a jump (False),
+    and bounds of a transformed distribution, most of which do not move, as fixed (True).
     """
     try:
         ends = support_ends(q)
-    except (NotImplementedError, ValueError):  # a simplex, say, which no parameter moves
+    except (NotImplementedError, ValueError):  # such as a simplex, which no parameter moves
         return True
     if torch.compiler.is_compiling():
         return is_transformed(q)
@@ -123,12 +146,12 @@ def _vanishes_where_it_moves(q: Distribution) -> bool:
 
 
 def _depends(end: Tensor, q: Distribution) -> bool:
-    """Whether the derivative of ``end`` in a parameter is not 0: 0 times a scale does not move with the scale."""
+    """Whether ``end`` has a derivative in a parameter that is not 0 (an end at 0 times a scale has none)."""
     if not end.requires_grad:
         return False
     end = torch.where(end.isfinite(), end, 0.0)
     tensors = [tensor for tensor in tensors_of(q) if tensor.requires_grad]
-    # Weights that no two entries share, lest the derivatives in a common parameter cancel in their sum.
+    # Different weights for all entries, so that the derivatives in a common parameter do not cancel in their sum.
     weights = torch.arange(1.0, end.numel() + 1, dtype=end.dtype, device=end.device).sqrt()
     slopes = torch.autograd.grad(end, tensors, weights.view(end.shape), retain_graph=True, allow_unused=True)
     return any(slope is not None and bool((slope != 0).any()) for slope in slopes)
@@ -136,7 +159,7 @@ def _depends(end: Tensor, q: Distribution) -> bool:
 
 @torch.no_grad()
 def _vanishes(q: Distribution, end: Tensor, inward: int) -> bool:
-    """Whether the density goes to 0 at a finite ``end``: by its power law close to the end, in float64."""
+    """Whether the density goes to 0 at a finite ``end``: from its power law close to the end, in float64."""
     exact = with_tensors(q, lambda t: t.detach() if t.device.type == "mps" else t.detach().double())
     draws = exact.sample(torch.Size((16,)))
     finite, end = end.isfinite(), torch.where(end.isfinite(), end, 0.0).to(draws.dtype)
@@ -146,5 +169,5 @@ def _vanishes(q: Distribution, end: Tensor, inward: int) -> bool:
     ratio = eps**-0.2
     at_near, at_far = (exact.log_prob(end + inward * step) for step in (near, ratio * near))
     power = (at_far - at_near) / math.log(ratio)
-    some = finite.reshape(*power.shape, -1).any(-1)  # of a vector whose density is one number
+    some = finite.reshape(*power.shape, -1).any(-1)  # any coordinate of a vector with one joint density
     return bool(((at_near == -math.inf) | (power > _LEAST_POWER) | ~some).all())

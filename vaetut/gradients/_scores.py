@@ -1,4 +1,4 @@
-"""The score of every draw in every parameter of q, and the baseline of least variance made of it: chapter 4."""
+"""The score of every draw in every parameter of q, and the optimal baseline computed from it: chapter 4."""
 
 import inspect
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from vaetut.gradients._inputs import is_differentiated, name_of
 
 
 def optimal_control(values: Tensor, q: Distribution, z: Tensor) -> Tensor:
-    """The control variate b·score of each parameter, of value zero; b is the optimal constant of the other draws."""
+    """The control variates b·score, with value zero; b is the optimal constant, computed from the other draws."""
     parameters, make = _free_parameters(q)
     parameters = {name: p for name, p in parameters.items() if is_differentiated(p)}
     copies = {name: p.detach().expand(len(z), *p.shape) for name, p in parameters.items()}
-    scores = torch.func.grad(lambda new: make(new).log_prob(z).sum())(copies)  # of every draw by itself
+    scores = torch.func.grad(lambda new: make(new).log_prob(z).sum())(copies)  # one score for each draw
     control = torch.zeros_like(values)
     for name, p in parameters.items():
         score = scores[name]
@@ -35,9 +35,9 @@ _Make = Callable[[dict[str, Tensor]], Distribution]
 
 
 def _free_parameters(q: Any) -> tuple[dict[str, Tensor], _Make]:
-    """Parameters that q can be made of again, each free to vary by itself, and the function that makes it of others.
+    """Independent parameters from which q can be constructed, and the function that constructs it.
 
-    Logits stand for probabilities, and a Cholesky factor for a covariance matrix.
+    Logits are used in place of probabilities, and a Cholesky factor in place of a covariance matrix.
     """
     if isinstance(q, Independent):
         found, make = _free_parameters(q.base_dist)
@@ -65,7 +65,7 @@ def _no_scores(q: Distribution) -> NotImplementedError:
 
 
 def _sum_of_others(x: Tensor) -> Tensor:
-    """For each row the sum of the other rows. The total less the row itself would lose their digits to a large row."""
+    """For each row the sum of the other rows. The total minus the row would lose digits beside a large row."""
     zero = torch.zeros_like(x[:1])
     before = torch.cat([zero, x[:-1].cumsum(0)])
     after = torch.cat([x[1:].flip(0).cumsum(0).flip(0), zero])

@@ -26,21 +26,21 @@ def measure_valued(
     - scale: $c = 1 / \sigma$, $z^+ = \mu + \sigma m$, $m$ with density $m^2 e^{-m^2 / 2} / \sqrt{2 \pi}$, and
       $z^- = z$, a draw of q itself.
 
-    f may jump and need not be differentiable. But every *number* among the parameters costs evaluations of its own:
+    f may jump and need not be differentiable. But every *number* among the parameters needs its own evaluations of f:
     with D coordinates f is evaluated $1 + 2D$ times per draw for the means, $1 + D$ times for the scales,
-    $1 + 3D$ times for both. Memory is bounded: f is called with as many moved copies of the draws as hold some four
-    million numbers, or with those of one coordinate, whichever is more.
+    $1 + 3D$ times for both. Memory is bounded: f is called with moved copies of the draws that hold some four million
+    numbers together, or with those of one coordinate if they are more.
 
     Args:
         f: maps ``z [n, *q.batch_shape, *q.event_shape]`` to one value each, ``[n, *q.batch_shape]``, for any n.
-        q: ``Normal`` or ``Independent(Normal, …)``, of which ``loc`` or ``scale`` requires a gradient. No subclass with
-            a density of its own, which is another distribution.
+        q: ``Normal`` or ``Independent(Normal, …)``, of which ``loc`` or ``scale`` requires a gradient. A subclass with
+            its own density is refused.
         num_samples: L, the number of draws.
         coupled: whether the two draws of a pair share their noise: the same $w$ on both sides; $m$ and the
             Gaussian noise $\epsilon$ of z as $m = \operatorname{sign}(\epsilon) \sqrt{\epsilon^2 + w^2}$. Otherwise
             they are independent in the coordinate concerned; the other coordinates are always the same. For the
-            mean, sharing lowers the variance of an f that is nearly even about the mean, and raises that of one that
-            rises throughout (``eq-grad-coupling``).
+            mean, sharing lowers the variance if f is nearly even about the mean, and raises it if f is monotone
+            (``eq-grad-coupling``).
 
     Returns:
         Surrogates ``[num_samples, *q.batch_shape]``: the value is f(z), the gradient the estimator.
@@ -64,7 +64,7 @@ def measure_valued(
     """
     shape = check(q, num_samples)
     base, event = _gaussian(q), math.prod(q.event_shape)
-    # [*batch, event]: one axis holds the coordinates, also where there is only one
+    # [*batch, event]: the last axis holds the coordinates, even if there is only one
     loc, scale = (t.expand(base.batch_shape).reshape(*q.batch_shape, event) for t in (base.loc, base.scale))
     mu, sigma = loc.detach(), scale.detach()
 

@@ -1,4 +1,4 @@
-"""The pathwise estimator of a gradient, which differentiates f along the draws: chapter 4, and 6 to 10 for the maps."""
+"""The pathwise estimator of a gradient, the gradient of f through the draws: chapter 4, and 6 to 10 for the maps."""
 
 from collections.abc import Callable
 
@@ -14,16 +14,17 @@ def pathwise(
 ) -> Tensor:
     r"""Pathwise estimator, $\nabla_\phi f(g_\phi(\epsilon))$ with $\epsilon \sim p(\epsilon)$ (``eq-grad-pathwise``).
 
-    The draw is written as a function of noise that $\phi$ does not touch, by `vaetut.reparameterize`, and
-    differentiated through. It asks for an f that is continuous, and differentiable almost everywhere, and for a q
-    that has a map.
+    The draw is written, by `vaetut.reparameterize`, as a function of noise whose distribution does not depend on
+    $\phi$, and the gradient goes through that function. It is unbiased if f along the map is locally Lipschitz in
+    $\phi$ (as a continuous, piecewise smooth f is) with slopes that an integrable function dominates. A step is not
+    continuous: its estimate is 0, and wrong.
 
     Args:
         f: maps ``z [num_samples, *q.batch_shape, *q.event_shape]`` to one value each,
             ``[num_samples, *q.batch_shape]``.
         q: a distribution that `vaetut.catalogue` lists.
         num_samples: L, the number of draws.
-        via: the family of the map, as in `vaetut.reparameterize`; None picks the best.
+        via: the family of the map, as in `vaetut.reparameterize`; None selects the first that covers all parameters.
 
     Returns:
         Surrogates ``[num_samples, *q.batch_shape]``: the value is f(z), the gradient the estimator.
@@ -50,7 +51,7 @@ def pathwise(
     shape = check(q, num_samples)
     if is_discrete(q):
         raise NotImplementedError(
-            f"q must not be discrete, as {name_of(q)} is: its draws jump where its parameters move, and have no "
+            f"q must not be discrete, as {name_of(q)} is: a draw changes only in jumps, and has no "
             "gradient; use score_function"
         )
     try:

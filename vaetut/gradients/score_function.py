@@ -1,4 +1,4 @@
-"""The score-function estimator of a gradient, which asks f for nothing but its values: chapter 4."""
+"""The score-function estimator of a gradient, which needs only the values of f: chapter 4."""
 
 from collections.abc import Callable
 
@@ -19,25 +19,26 @@ def score_function(
 ) -> Tensor:
     r"""Score-function estimator, $(f(z) - b)\, \nabla_\phi \log q_\phi(z)$ with $z \sim q_\phi$ (``eq-grad-score``).
 
-    Also known as REINFORCE (Williams, 1992). It asks for a density that can be differentiated in $\phi$, and nothing of
-    f: not a slope, not continuity, and z may be discrete.
+    Also known as REINFORCE (Williams, 1992). It needs a density that can be differentiated in $\phi$. f need
+    not be differentiable or continuous, and z may be discrete.
 
-    What it asks of q is that the density moves smoothly with $\phi$: the score sees how the density changes where there
-    is one, and not what comes in at an end of the support that moves. There it is right only if the density goes to 0
-    at that end, as that of $2 (\phi - z) / \phi^2$ on $(0, \phi)$ does; otherwise an error is raised, also through
-    transforms, ``Independent`` and mixtures. Its variance is infinite even then, unless the density goes to 0 faster
-    than linearly. **A jump inside of the support that moves with a parameter cannot be detected**, as in a density of
-    one's own: there the estimate is wrong, without an error.
+    The density must change smoothly with $\phi$: the score describes how the density changes inside of the support, and
+    not what an end of the support adds when it moves. There the estimator is right only if the density goes to 0 at
+    that end, as that of $2 (\phi - z) / \phi^2$ on $(0, \phi)$ does; otherwise an error is raised, also through
+    transforms, ``Independent`` and mixtures. Even then its variance is infinite, unless the density goes to 0 faster
+    than linearly, or f vanishes there too. **A jump of the density inside of the support that moves with a parameter is
+    not
+    detected**, as in a density of your own: there the estimate is wrong, without an error.
 
-    A baseline b that does not look at its own draw leaves the mean alone (``eq-grad-baseline``) and may lower
-    the variance much. It is formed for every batch element by itself.
+    A baseline b that does not depend on its own draw does not change the mean (``eq-grad-baseline``) and can reduce the
+    variance a lot. It is computed separately for every batch element.
 
     - ``"leave_one_out"``: the mean of f over the *other* draws (``eq-grad-leave-one-out``).
     - ``"optimal"``: the constant of least variance, $\mathbb E[f s^2] / \mathbb E[s^2]$ with $s$ the score
-      $\partial \log q_\phi / \partial \phi_k$ (``eq-grad-optimal-baseline``), for each of q's parameters its own; both
-      averages are taken over the other draws, so that this, too, is unbiased.
-    - ``"mean"`` is another name of ``"leave_one_out"``. With the mean of f over *all* draws as b, the draw's own share
-      in it shrinks the gradient by the factor $(L - 1) / L$ (``eq-grad-mean-bias``); corrected, it is the same.
+      $\partial \log q_\phi / \partial \phi_k$ (``eq-grad-optimal-baseline``), one for each of q's parameters; both
+      averages are over the other draws, so that this is unbiased too.
+    - ``"mean"`` is another name for ``"leave_one_out"``. With the mean of f over *all* draws as b, the draw's own part
+      of the mean shrinks the gradient by the factor $(L - 1) / L$ (``eq-grad-mean-bias``); corrected, it is the same.
 
     Args:
         f: maps ``z [num_samples, *q.batch_shape, *q.event_shape]`` to one value each,
@@ -52,10 +53,10 @@ def score_function(
 
     Raises:
         TypeError: if q is not a distribution, or f returns no tensor.
-        ValueError: if f does not return one value per draw, if ``num_samples`` is too small, if there is no such
-            baseline, if neither q nor f has a parameter that requires a gradient, or if the density of q jumps at an
+        ValueError: if f does not return one value per draw, if ``num_samples`` is too small, if the baseline is
+            unknown, if neither q nor f has a parameter that requires a gradient, or if the density of q jumps at an
             end of its support that moves with one that does, as that of ``Uniform`` does.
-        NotImplementedError: if "optimal" is asked for and q cannot be made again from its parameters.
+        NotImplementedError: if ``baseline="optimal"`` and q cannot be constructed from its parameters.
 
     Source:
         Williams (1992), doi:10.1007/BF00992696; chapter 4. The surrogate for all orders is that of Foerster et al.
@@ -78,13 +79,13 @@ def score_function(
         one_of(baseline, "baseline", BASELINES)
         if num_samples < 2:
             raise ValueError(
-                f"num_samples must be at least 2 with baseline={baseline!r}, which is formed from the other draws, "
+                f"num_samples must be at least 2 with baseline={baseline!r}, which uses the other draws, "
                 f"got {num_samples} (in gradient_statistics, set samples_per_estimate)"
             )
-    z = q.sample(shape[:1]).detach()  # sample() takes no reverse-mode gradient along, but a forward-mode one
+    z = q.sample(shape[:1]).detach()  # sample() stops reverse-mode gradients, but not forward-mode ones
     values = values_of(f, z, shape)
     log_q = q.log_prob(z).to(values.dtype)
-    box = torch.exp(log_q - log_q.detach())  # its value is 1, its gradient the score
+    box = torch.exp(log_q - log_q.detach())  # its value is 1, its gradient is the score
     surrogate = values * box
     if baseline == "optimal":
         surrogate = surrogate - optimal_control(values.detach(), q, z)

@@ -1,8 +1,8 @@
-r"""Mean and variance of a gradient estimator, measured.
+r"""The mean and variance of a gradient estimator, estimated from draws.
 
 Chapter 4, *Gradients of expectations*. An estimator returns surrogates, and automatic differentiation gives the
-gradient of their *sum*. To get the gradient of every single draw without a loop, give every draw parameters of
-its own: a batch of copies. One backward pass then returns a batch of gradients.
+gradient of their *sum*. To get the gradient of every single draw without a loop, every draw gets its own copy
+of the parameters. One backward pass then returns a batch of gradients.
 """
 
 import inspect
@@ -15,15 +15,23 @@ from torch.distributions import Distribution
 
 from vaetut._support.validate import positive_int
 
-# How many numbers the draws or the parameters of one chunk may hold: 2 MB in float64, which a processor's cache
-# holds as well. The memory that f needs for its own work comes on top.
+# How many numbers the draws or the parameters of one chunk may hold: 2 MB in float64, which fits in a
+# processor's cache. The memory that f needs for its own computation is not counted.
 _CHUNK_ELEMENTS = 2**18
 
 
 class GradientStatistics(NamedTuple):
-    """Moments of a gradient estimator in one parameter; each field has the shape of the parameter.
+    """Moments of a gradient estimator in one parameter; each field has the shape of the parameter (chapter 4).
 
-    ``mean`` with its ``standard_error``; ``variance`` per single draw with ``variance_standard_error``.
+    ``mean`` with its ``standard_error``; ``variance`` per single draw with ``variance_standard_error``. The units are
+    those of f per unit of the parameter, and their square for the variances.
+
+    Example:
+        >>> from torch.distributions import Normal
+        >>> from vaetut.gradients import pathwise
+        >>> params = {"loc": torch.tensor(1.0), "scale": torch.tensor(1.0)}
+        >>> gradient_statistics(pathwise, lambda z: 3 * z, Normal, params, 100)["loc"].variance
+        tensor(0.)
     """
 
     mean: Tensor
@@ -44,10 +52,10 @@ def gradient_statistics(
 ) -> dict[str, GradientStatistics]:
     r"""Measure the mean and the variance of a gradient estimator, with the standard errors of both.
 
-    The draws are made in chunks, and only their moments are kept, so that 1e7 of them fit in memory. The variance
-    is the unbiased one, and its standard error is $\sqrt{(\hat\mu_4 - \frac{n - 3}{n - 1} \hat\sigma^4) / n}$,
-    with $\hat\mu_4$ the fourth central moment of $n$ estimates (``eq-grad-variance-error``). Where the estimator has
-    no finite fourth moment, that number means nothing.
+    The draws are made in chunks, and only their moments are kept, so memory does not grow with their number. The
+    variance is the unbiased one, and its standard error is $\sqrt{(\hat\mu_4 - \frac{n - 3}{n - 1} \hat\sigma^4) / n}$,
+    with $\hat\mu_4$ the fourth central moment of $n$ estimates (``eq-grad-variance-error``). If the estimator has no
+    finite fourth moment, that standard error is meaningless.
 
     Args:
         estimator: `score_function`, `pathwise`, `measure_valued`, or any function ``(f, q, num_samples, **options)``
@@ -56,27 +64,27 @@ def gradient_statistics(
             batch: draws of one estimate, and estimates.
         family: a class of distributions, or any function of the parameters that returns a distribution, such as
             ``lambda loc, scale: Independent(Normal(loc, scale), 1)``.
-        params: ``{keyword: value}`` for ``family``. Floating-point tensors are differentiated; whatever else is there
-            is a constant.
-        num_samples: how many draws in all, a multiple of ``samples_per_estimate``.
-        samples_per_estimate: how many draws are averaged to one estimate. Above 1 it is of use for an estimator whose
+        params: ``{keyword: value}`` for ``family``. The gradient is taken in each floating-point tensor; all other
+            values are constants.
+        num_samples: the total number of draws, a multiple of ``samples_per_estimate``.
+        samples_per_estimate: how many draws are averaged in one estimate. Use more than 1 for an estimator whose
             draws depend on each other, such as `score_function` with a baseline.
         **options: passed on to the estimator.
 
     Returns:
-        For each parameter that is differentiated its `GradientStatistics`. If q has a batch shape, the gradient is
+        A `GradientStatistics` for each floating-point tensor in ``params``. If q has a batch shape, the gradient is
         that of the sum over the batch. The variance is that of an estimate times ``samples_per_estimate``, so that
         it can be compared with that of single draws.
 
     Raises:
-        TypeError: if ``params`` is no mapping, or ``family`` returns no distribution.
-        ValueError: if no parameter can be differentiated, if ``num_samples`` is not a multiple of
+        TypeError: if ``params`` is not a mapping, or ``family`` does not return a distribution.
+        ValueError: if ``params`` has no floating-point tensor, if ``num_samples`` is not a multiple of
             ``samples_per_estimate`` or gives fewer than two estimates, if the surrogates have the wrong shape, or
-            if the parameters cannot be batched; and what the estimator raises.
+            if the parameters cannot be batched; and the errors of the estimator.
 
     Source:
         Chan, Golub & LeVeque (1983), doi:10.1080/00031305.1983.10483115, and Pébay (2008), doi:10.2172/1028931, for
-        moments that are merged; chapter 4.
+        merging moments; chapter 4.
 
     Example:
         >>> from torch.distributions import Normal
@@ -122,7 +130,7 @@ def gradient_statistics(
 
 
 class _Batch:
-    """A distribution whose parameters can be had in any number of copies."""
+    """A distribution, with any number of copies of its parameters."""
 
     def __init__(self, family: Callable[..., Distribution], params: Mapping[str, Any]) -> None:
         if not isinstance(params, Mapping):
@@ -138,7 +146,7 @@ class _Batch:
                 "params must hold a floating-point tensor to take the gradient in, such as "
                 f"{{'loc': torch.tensor(0.0)}}, got {dict(params)}"
             )
-        one = family(**self.tensors, **self.constants)  # with its checks of the values
+        one = family(**self.tensors, **self.constants)  # checks the values
         if not isinstance(one, Distribution):
             raise TypeError(f"family must return a Distribution, got {type(one).__name__}")
         if isinstance(family, type) and "validate_args" in inspect.signature(family).parameters:
@@ -159,11 +167,11 @@ class _Batch:
         return leaves, self.family(**padded, **self.constants)
 
     def _align(self, one: Distribution) -> int:
-        """To how many dimensions parameters must be padded, so that the copies come in front of the batch.
+        """The number of dimensions to which parameters are padded, so that the copies come in front of the batch.
 
-        Without padding, a scalar scale beside a vector of means would have its copies where the vector is. Where
+        Without padding, a scalar scale beside a vector of means would have its copies where the vector is. If
         parameters have event dimensions, as a covariance matrix has, padding would be wrong. Try both, with a number
-        of copies that is no other size.
+        of copies that differs from all sizes.
         """
         count = 2 + max(size for t in self.tensors.values() for size in (*t.shape, 1))
         for depth in (0, max(t.dim() for t in self.tensors.values())):
@@ -176,8 +184,8 @@ class _Batch:
                 return depth
         shapes = {name: tuple(t.shape) for name, t in self.tensors.items()}
         raise ValueError(
-            f"params must keep their meaning with one more dimension in front, got shapes {shapes}: expand all of them "
-            "to the batch shape, and let family work on the last dimensions only"
+            f"params must allow one more dimension in front, got shapes {shapes}: expand all of them to the batch "
+            "shape, and let family use the last dimensions only"
         )
 
 
@@ -193,7 +201,7 @@ class _Moments(NamedTuple):
 
 def _moments(x: Tensor) -> _Moments:
     """Moments over the first dimension."""
-    x = x if x.device.type == "mps" else x.double()  # sums of fourth powers want the digits
+    x = x if x.device.type == "mps" else x.double()  # sums of fourth powers need float64; mps has none
     mean = x.mean(0)
     d = x - mean
     d2 = d.square()
@@ -201,7 +209,7 @@ def _moments(x: Tensor) -> _Moments:
 
 
 def _merge(a: _Moments | None, b: _Moments) -> _Moments:
-    """Moments of two sets of numbers together, from those of each: nothing large is subtracted from anything large."""
+    """The moments of two sets of numbers together, from those of each, without cancellation."""
     if a is None:
         return b
     n, d = a.n + b.n, b.mean - a.mean

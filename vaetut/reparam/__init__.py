@@ -1,6 +1,6 @@
 """The reparameterization trick for every distribution of AEVB, section 2.4 (chapters 6 to 10).
 
-`reparameterize` gives the noise and the map of a distribution, `catalogue` lists the maps. Each family has a file:
+`reparameterize` returns the noise and the map of a distribution, `catalogue` lists the maps. Each family has a file:
 `inverse_cdf`, `location_scale`, `composition` and `implicit`.
 """
 

@@ -14,10 +14,16 @@ from vaetut.reparam.noise import dtype_of, sample_noise
 
 
 class Map(NamedTuple):
-    """What a registered function returns for one distribution.
+    """The return value of a registered function: the map of one distribution (chapter 6, ``eq-reparameterization``).
 
-    ``noise`` and ``g`` are None where draws have a gradient but no single map makes them (the implicit Dirichlet).
-    ``rsample``, where it is given, draws z as ``g(noise.sample(shape))`` would, with the same gradients, but faster.
+    ``noise`` and ``g`` are None if draws have a gradient but do not come from one map (the implicit Dirichlet).
+    ``rsample``, if given, is a faster way to draw ``g(noise.sample(shape))``, with the same gradients.
+
+    Example:
+        >>> from vaetut.reparam.noise import StandardNormal
+        >>> mu = torch.tensor([1.0, 2.0])
+        >>> Map(StandardNormal(mu, (2,)), lambda eps: mu + 3 * eps).g(torch.tensor([1.0, -1.0]))
+        tensor([ 4., -1.])
     """
 
     noise: Distribution | None
@@ -29,8 +35,8 @@ class Map(NamedTuple):
 class Reparameterization:
     r"""A draw of q as a deterministic function of noise, $z = g_\phi(\epsilon)$ with $\epsilon \sim p(\epsilon)$.
 
-    Made by `reparameterize`. It holds q and makes nothing of its parameters before it draws, so that it follows an
-    optimizer that changes them in place. A copy, and what comes back from a pickle, is made again from the copy of q.
+    Made by `reparameterize`. It keeps q and reads its parameters at each draw, so that it follows an optimizer that
+    changes them in place. A copy, or an unpickled object, is constructed again from the copy of q.
 
     Attributes:
         distribution: q itself.
@@ -45,10 +51,10 @@ class Reparameterization:
 
     @property
     def noise(self) -> Distribution:
-        """p(ε), a distribution with ``q.batch_shape`` whose event is whatever noise one draw needs.
+        """p(ε), a distribution with ``q.batch_shape`` whose event is the noise of one draw.
 
-        It has no parameter of q in it, apart from those that ``differentiable`` leaves out: they are constants to
-        this map.
+        It does not depend on the parameters of q, except those that are not in ``differentiable``: they are constants
+        for this map.
         """
         if self._map.noise is None:
             raise self._no_map()
@@ -58,20 +64,20 @@ class Reparameterization:
         r"""Map noise to a draw, $z = g_\phi(\epsilon)$ (``eq-reparameterization``).
 
         Args:
-            eps: ``[..., *batch_shape, *noise.event_shape]``, or what broadcasts with it.
+            eps: ``[..., *batch_shape, *noise.event_shape]``, or a shape that broadcasts with it.
 
         Returns:
             z, ``[..., *batch_shape, *event_shape]``, differentiable in ``eps`` and in the parameters.
 
         Raises:
-            TypeError: if ``eps`` has not the dtype of the noise.
+            TypeError: if ``eps`` does not have the dtype of the noise.
             ValueError: if its shape does not fit, or a value lies outside the support of the noise (the latter is
-                not looked at where q was made with ``validate_args=False``).
+                not checked if q was made with ``validate_args=False``).
         """
         self._check_noise(eps)
         if self._map.g is None:
             raise self._no_map()
-        if self.family == "implicit" and not eps.numel():  # there is no root to look for
+        if self.family == "implicit" and not eps.numel():  # no roots to solve for
             batch = torch.broadcast_shapes(eps.shape, self.noise.batch_shape + self.noise.event_shape)
             return eps.new_empty(batch)
         return self._map.g(eps)
@@ -81,8 +87,8 @@ class Reparameterization:
 
         Args:
             sample_shape: shape of the draws.
-            generator: draws the noise, which g maps, so that its state decides the draws. By default the global
-                generator of the device does, and torch's own samplers are used where they are faster than g.
+            generator: the random generator of the noise, which g maps, so that its state determines the draws. By
+                default the global generator of the device, with torch's own samplers where they are faster than g.
 
         Example:
             >>> from torch.distributions import Gamma
@@ -105,7 +111,7 @@ class Reparameterization:
         return g(noise.sample(shape))
 
     def _rsample_of_composition(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Draws of another family's map, with the implicit gradient, where the implicit family has no map."""
+        """Draws from another family's map, with the implicit gradient, if the implicit family has no map."""
         from vaetut.reparam.implicit import implicit_gradient
         from vaetut.reparam.registry import families, reparameterize
 
@@ -116,15 +122,15 @@ class Reparameterization:
         return implicit_gradient(self.distribution, z)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle q and the name of the family, and make the map again: it is a function of q."""
+        """Copy and pickle q and the name of the family, and construct the map again from q."""
         from vaetut.reparam.registry import reparameterize
 
         return reparameterize, (self.distribution, self.family)
 
     def _no_map(self) -> NotImplementedError:
         return NotImplementedError(
-            f"{type(self.distribution).__name__} via={self.family!r} has draws with a gradient (rsample), but no "
-            "single noise and map that make them; via='composition' has both"
+            f"{type(self.distribution).__name__} via={self.family!r} has draws with a gradient (rsample), but "
+            "they do not come from one noise and map; via='composition' has both"
         )
 
     def _check_noise(self, eps: Tensor) -> None:

@@ -1,21 +1,23 @@
 r"""Composition: a function of several simpler variables, $z = f(\epsilon_1, \epsilon_2, \ldots)$.
 
 Chapter 9, *Composition* (AEVB, section 2.4, approach 3). A log-normal variable is the exponential of a Gaussian one
-(``eq-comp-log-normal``). A gamma variable of whole shape k is the sum of k exponential ones
-(``eq-comp-convolution``); since k counts them, z has a gradient in the rate and none in the shape. A chi-squared one
+(``eq-comp-log-normal``). A gamma variable with an integer shape k is the sum of k exponential ones
+(``eq-comp-convolution``); since k is a count, z has a gradient in the rate and none in the shape. A chi-squared one
 is a sum of squares (``eq-comp-chi-squared``). Beta, Dirichlet, F (``eq-comp-beta``, ``eq-comp-dirichlet``,
-``eq-comp-f``) and Student's t are made of gamma variables of any shape. For a fixed noise these must be a smooth
-function of the shape, and that is the gamma's quantile, $G = P^{-1}(a, u)$ with $u \sim U(0, 1)$: it has no closed
-form, but g solves for it and its derivatives are exact (``eq-comp-beta-motion``, see `_gamma`). Whatever the
-composition, the implicit gradient never has more variance (``eq-comp-never-lower``).
+``eq-comp-f``) and Student's t are functions of gamma variables of any shape. For a fixed noise these must depend
+smoothly on the shape, and so they are drawn by the gamma's quantile, $G = P^{-1}(a, u)$ with $u \sim U(0, 1)$: it has
+no closed form, but g solves for it and its derivatives are exact (``eq-comp-beta-motion``, see
+`vaetut.distributions._special`). For a univariate z the implicit gradient never has more variance than that of a
+composition (``eq-comp-never-lower``).
 
-``rsample`` draws the same G with the same gradient by a sampler, in logs, so that no G of a small shape is lost. For
-Student's t and F in float32 the gradient is torch's for a gamma variable of shape 1 or more, which is good to 7e-4 in
-the shape and seven times as fast.
+``rsample`` draws G, with the same distribution and gradient, by a sampler, in logs, so that a G of a small shape does
+not underflow. For Student's t and F in float32 the gradient is torch's for a gamma variable of shape 1 or more, which
+has a relative error of up to 7e-4 in the shape and is seven times as fast.
 
 Relaxed categories (Gumbel-softmax: Jang, Gu and Poole 2017; Concrete: Maddison, Mnih and Teh 2017) are compositions
 too: logits plus Gumbel noise, divided by a temperature, through a softmax. z is differentiable in logits and
-temperature; it is the *relaxed* variable's gradient, and no unbiased one of a categorical variable's expectation.
+temperature; this is the gradient for the *relaxed* variable; for the expectation of a categorical variable it is
+biased.
 """
 
 # ruff: noqa: D103 -- the lines above each map say what it does
@@ -76,7 +78,7 @@ def log_normal(q: LogNormal) -> Map:
     tex=r"\frac1\beta \sum_{i=1}^{k} \epsilon_i",
     differentiable=("rate",),
     listed=True,
-    remark="for a whole concentration only, and with no gradient in it",
+    remark="for an integer concentration only, without a gradient in it",
     applies=lambda q: isinstance(q, type) or _is_whole(q.concentration),
 )
 def gamma(q: Gamma) -> Map:
@@ -92,7 +94,7 @@ def gamma(q: Gamma) -> Map:
     tex=r"\frac1\lambda \sum_{i=1}^{k} \epsilon_i",
     differentiable=("rate",),
     paper="inverse_cdf",
-    remark="AEVB has it under inverse CDF, but for k ≥ 2 that has no closed form",
+    remark="AEVB lists it under inverse CDF, which has no closed form for k ≥ 2",
 )
 def erlang(q: Erlang) -> Map:
     return gamma(q)
@@ -105,7 +107,7 @@ def erlang(q: Erlang) -> Map:
     tex=r"\sum_{i=1}^{k} \epsilon_i^2",
     differentiable=(),
     listed=True,
-    remark="for a whole df only, and with no gradient in it",
+    remark="for an integer df only, without a gradient in it",
     applies=lambda q: isinstance(q, type) or _is_whole(q.df),
 )
 def chi2(q: Chi2) -> Map:
@@ -251,7 +253,7 @@ def relaxed_bernoulli(q: RelaxedBernoulli) -> Map:
 
 
 def _whole(count: Tensor, name: str, q: Distribution) -> tuple[int, Tensor]:
-    """The largest of the counts, and which of that many variables each entry uses."""
+    """The largest count, and a mask of the variables that each entry uses."""
     count = count.detach()
     if not _is_whole(count):
         raise ValueError(
@@ -267,13 +269,13 @@ def _is_whole(count: Tensor) -> bool:
 
 
 def _log_ratio(logs: Tensor) -> Tensor:
-    """The first of two logs less the second."""
+    """The first of two logs minus the second."""
     first, second = logs.unbind(-1)
     return first - second
 
 
 def _inside(z: Tensor, top: float) -> Tensor:
-    """Kept off the ends of the support, as torch does: a density may be infinite there."""
+    """Clamped to the open interval, as torch does: a density may be infinite at the ends."""
     return z.clamp(torch.finfo(z.dtype).tiny, top)
 
 
@@ -283,7 +285,7 @@ def _exp(y: Tensor) -> Tensor:
 
 
 def _root(y: Tensor) -> Tensor:
-    """√(df / X) for y = log(X / df), at most the root of the largest number of the dtype."""
+    """√(df / X) for y = log(X / df), at most the square root of the largest number of the dtype."""
     return (-y / 2).clamp(max=_log_max(y.dtype) / 2).exp()
 
 
@@ -294,14 +296,14 @@ def _log_max(dtype: torch.dtype) -> float:
 
 
 def _draw(like: Tensor) -> Callable[[Tensor, torch.Size], Tensor]:
-    """The sampler of y = log(G / a) that a map of float32 parameters has, or of float64 ones."""
+    """The sampler of y = log(G / a) for the dtype of ``like``."""
     return _draw_fast if like.dtype == torch.float32 else draw_log_gamma
 
 
 def _draw_fast(shape: Tensor, size: torch.Size) -> Tensor:
     """Draw y = log(G / a) with the gradient that torch has for its gamma variables.
 
-    For a < 1 that of the variable of shape a + 1 is taken, and $G = G' u^{1/a}$ in logs, so that a small G is not lost.
+    For a < 1 a variable of shape a + 1 is drawn, and $G = G' u^{1/a}$ in logs, so that a small G does not underflow.
     """
     shape = shape.expand(size)
     small = shape.detach() < 1
@@ -348,6 +350,6 @@ def _scale_mixture(q: Any, event_shape: tuple[int, ...], place: Callable[[Tensor
 
 
 def _quantile(u: Tensor, shape: Tensor) -> Tensor:
-    """`log_gamma_quantile`, and NaN of NaN: a root is found for it too."""
+    """`log_gamma_quantile`, but NaN for NaN, for which the solver would return a root."""
     y = log_gamma_quantile(u, shape)
     return torch.where(u.isnan(), u, y)

@@ -1,8 +1,8 @@
-r"""Inverse CDF: a uniform number pushed through the quantile function, $z = F_\phi^{-1}(u)$, $u \sim U(0, 1)$.
+r"""Inverse CDF: the quantile function of a uniform number, $z = F_\phi^{-1}(u)$, $u \sim U(0, 1)$.
 
-Chapter 7, *Inverse CDF* (AEVB, section 2.4, approach 1). Every map rises in u, so that u is the probability of a
-smaller draw, and works about the nearer tail: near u = 1 with 1 − u, which is exact in floating point there, and
-never with a difference of two nearly equal numbers. u itself is neither 0 nor 1, so no z is infinite.
+Chapter 7, *Inverse CDF* (AEVB, section 2.4, approach 1). Every map increases in u, so that u is the probability of
+a smaller draw, and is computed from the nearer tail: near u = 1 from 1 − u, which is exact in floating point there,
+and without a difference of two nearly equal numbers. u is neither 0 nor 1, so the quantile is not that of an end.
 """
 
 # ruff: noqa: D103 -- the lines above each map say what it does
@@ -26,7 +26,7 @@ from torch.distributions import (
     Weibull,
 )
 
-from vaetut.distributions import Gompertz, Logistic, Rayleigh, Reciprocal, Triangular
+from vaetut.distributions import Gompertz, Logistic, Rayleigh, Reciprocal, Triangular, Truncated
 from vaetut.reparam._map import Map
 from vaetut.reparam.noise import StandardCauchy, StandardLaplace, StandardNoise, StandardUniform
 from vaetut.reparam.registry import parameters, register_reparameterization
@@ -37,7 +37,7 @@ def _inverse_cdf(
 ) -> Callable[[Callable[[Any, Tensor], Tensor]], Callable[[Any, Tensor], Tensor]]:
     """Register ``quantile(q, u)`` as the inverse CDF of ``kind``.
 
-    Of a location-scale family ``rsample`` may draw the ``standard`` variable by a shorter way.
+    For a location-scale family ``rsample`` may draw the ``standard`` variable with a faster sampler.
     """
 
     def register(quantile: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
@@ -135,7 +135,7 @@ def uniform(q: Uniform, u: Tensor) -> Tensor:
 
 @_inverse_cdf(
     Triangular,
-    "low + √(u (high − low)(peak − low)), or its mirror image above the peak",
+    "low + √(u (high − low)(peak − low)), mirrored above the peak",
     r"a + \sqrt{u (b - a)(c - a)} \text{ up to } c, \ b - \sqrt{(1 - u)(b - a)(b - c)} \text{ above}",
 )
 def triangular(q: Triangular, u: Tensor) -> Tensor:
@@ -172,14 +172,27 @@ def kumaraswamy(q: Kumaraswamy, u: Tensor) -> Tensor:
     return (-(-_exponential(u) / q.concentration0).expm1()) ** q.concentration1.reciprocal()
 
 
+@register_reparameterization(
+    Truncated,
+    "inverse_cdf",
+    noise="u ~ U(0, 1)",
+    g="F⁻¹(F(low) + u · (F(high) − F(low)))",
+    tex=r"F^{-1}\big(F(a) + u\,(F(b) - F(a))\big)",
+    remark="F is the CDF of the base, whose parameters get their gradients too",
+)
+def truncated(q: Truncated) -> Map:
+    # rsample has its uniform numbers in float64 for a float32 q too: between two levels fewer of them would do harm.
+    return Map(StandardUniform(q.low, q.batch_shape), q.icdf, q.rsample)
+
+
 def _exponential(u: Tensor) -> Tensor:
-    """−log(1 − u): the quantile of the standard exponential, of which many of the above are functions."""
+    """−log(1 − u), the quantile of the standard exponential, which many of the maps use."""
     return (-u).log1p().neg()
 
 
 def _nearer_tail(u: Tensor) -> Tensor:
     """The probability of the tail that u lies in, min(u, 1 − u)."""
-    return torch.minimum(u, u.neg() + 1)  # 1 - u takes torch twice as long to look up
+    return torch.minimum(u, u.neg() + 1)  # faster than 1 - u, whose dispatch takes torch twice as long
 
 
 def _odd(size: Tensor, u: Tensor) -> Tensor:

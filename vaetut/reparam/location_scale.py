@@ -1,7 +1,7 @@
-r"""Location-scale: a standard variable, stretched and moved, $z = \mu + \sigma \epsilon$ or $z = \mu + A \epsilon$.
+r"""Location-scale: a standard variable, scaled and shifted, $z = \mu + \sigma \epsilon$ or $z = \mu + A \epsilon$.
 
-Chapter 8, *Location-scale* (AEVB, section 2.4, approach 2). A parameter that gives the standard variable its shape,
-such as the degrees of freedom of Student's t, is a constant to these maps: z has no gradient in it.
+Chapter 8, *Location-scale* (AEVB, section 2.4, approach 2). A shape parameter of the standard variable, such
+as the degrees of freedom of Student's t, is a constant for these maps: z has no gradient in it.
 """
 
 # ruff: noqa: D103 -- the lines above each map say what it does
@@ -87,7 +87,7 @@ def uniform(q: Uniform) -> Map:
     g="low + (peak − low) · max ε + (high − peak) · min ε",
     tex=r"a + (c - a) \max(\epsilon_1, \epsilon_2) + (b - c) \min(\epsilon_1, \epsilon_2)",
     listed=True,
-    remark="linear in all three parameters, the peak too: a point of a triangle, seen from the side",
+    remark="linear in all three parameters, also in the peak: a coordinate of a uniform point in a triangle",
 )
 def triangular(q: Triangular) -> Map:
     def g(eps: Tensor) -> Tensor:

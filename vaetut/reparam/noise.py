@@ -1,7 +1,7 @@
-"""The noise p(ε) of the maps in this folder: standard variables that no parameter touches.
+"""The noise p(ε) of the maps in this folder: standard variables that do not depend on parameters.
 
-Chapter 6, *The reparameterization trick*. Each class holds shapes, a dtype and a device, nothing else, so a gradient
-cannot pass through it.
+Chapter 6, *The reparameterization trick*. Each class holds only shapes, a dtype and a device, so no gradient can pass
+through it.
 """
 
 import functools
@@ -40,7 +40,7 @@ class StandardNoise(Distribution):
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = True
-    one: constraints.Constraint  # where a single variable lies
+    one: constraints.Constraint  # the support of a single variable
 
     def __init__(self, like: Tensor, batch_shape: _size, event_shape: _size = ()) -> None:
         if like.dtype not in (torch.float32, torch.float64):
@@ -48,7 +48,7 @@ class StandardNoise(Distribution):
                 f"the parameters must have dtype torch.float32 or torch.float64, got {like.dtype}"
             )
         self.dtype, self.device = like.dtype, like.device
-        # What Distribution.__init__ does when it has nothing to check: this is made anew for every draw.
+        # What Distribution.__init__ does without checks, but faster: a noise is constructed for every draw.
         self._batch_shape, self._event_shape = torch.Size(batch_shape), torch.Size(event_shape)
         self._validate_args = False
 
@@ -79,10 +79,7 @@ class StandardNoise(Distribution):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
         raise NotImplementedError
@@ -92,7 +89,7 @@ class StandardNoise(Distribution):
 
 
 class StandardUniform(StandardNoise):
-    """U(0, 1) on the open interval: neither 0 nor 1 is ever drawn, so the quantile of a draw is finite.
+    """U(0, 1) on the open interval (chapter 7): neither 0 nor 1 is ever drawn, so the quantile of a draw is finite.
 
     Example:
         >>> StandardUniform(torch.zeros(()), (2,)).sample((3,)).shape
@@ -103,10 +100,7 @@ class StandardUniform(StandardNoise):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
         return open_uniform(shape, dtype=dtype, device=device, generator=generator)
@@ -120,7 +114,7 @@ class StandardUniform(StandardNoise):
 
 
 class StandardNormal(StandardNoise):
-    """N(0, I).
+    """N(0, I) (chapter 8).
 
     Example:
         >>> StandardNormal(torch.zeros(()), (), (3,)).log_prob(torch.zeros(3))
@@ -131,10 +125,7 @@ class StandardNormal(StandardNoise):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
         return torch.randn(shape, dtype=dtype, device=device, generator=generator)
@@ -149,7 +140,7 @@ class StandardNormal(StandardNoise):
 
 
 class StandardExponential(StandardNoise):
-    """Exp(1), drawn as −log u.
+    """Exp(1), drawn as −log u (chapter 7).
 
     Example:
         >>> StandardExponential(torch.zeros(()), (), (2,)).log_prob(torch.tensor([1.0, 2.0]))
@@ -160,10 +151,7 @@ class StandardExponential(StandardNoise):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
         return open_uniform(shape, dtype=dtype, device=device, generator=generator).log_().neg_()
@@ -177,7 +165,7 @@ class StandardExponential(StandardNoise):
 
 
 class StandardLaplace(StandardNoise):
-    """Laplace(0, 1).
+    """Laplace(0, 1) (chapter 8).
 
     Example:
         >>> StandardLaplace(torch.zeros(()), ()).log_prob(torch.tensor(1.0))
@@ -188,13 +176,10 @@ class StandardLaplace(StandardNoise):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
-        # In place, about the centre: u − ½ is exact for what open_uniform draws on a CPU, and neither ½ nor −½.
+        # In place, about the center: u − ½ is exact for the values of open_uniform on a CPU, and never ½ or −½.
         side = open_uniform(shape, dtype=dtype, device=device, generator=generator).sub_(0.5)
         return side.abs().mul_(-2).log1p_().copysign_(side)
 
@@ -207,7 +192,7 @@ class StandardLaplace(StandardNoise):
 
 
 class StandardCauchy(StandardNoise):
-    """Cauchy(0, 1).
+    """Cauchy(0, 1) (chapter 7).
 
     Example:
         >>> StandardCauchy(torch.zeros(()), ()).log_prob(torch.tensor(0.0))
@@ -218,14 +203,11 @@ class StandardCauchy(StandardNoise):
 
     @staticmethod
     def draw(
-        shape: torch.Size,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | None = None,
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw independent variables into ``shape``."""
-        # The cotangent of a uniform angle: far out the angle is small, where floating point is fine. It is moved by
-        # less than the spacing of the uniform numbers about ½, so that it is never 0.
+        # The cotangent of a uniform angle: large draws come from small angles, where floating point is precise. The
+        # angle is shifted by less than the spacing of the uniform numbers near ½, so that it is never 0.
         turn = (
             torch.rand(shape, dtype=dtype, device=device, generator=generator)
             .sub_(0.5)
@@ -242,10 +224,10 @@ class StandardCauchy(StandardNoise):
 
 
 class JointNoise(Distribution):
-    """Several independent noises with one batch shape, flattened and laid end to end in one vector.
+    """Several independent noises with one batch shape, flattened and concatenated to one vector (chapter 9).
 
     Args:
-        parts: the noises; each takes as many places of the event as its own event has.
+        parts: the noises; each uses as many entries of the event as its own event has.
 
     Example:
         >>> like = torch.zeros(())
@@ -278,7 +260,7 @@ class JointNoise(Distribution):
         return JointNoise(*(part.expand(batch_shape) for part in self.parts))
 
     def split(self, eps: Tensor) -> list[Tensor]:
-        """Give each part its own values, in the part's own event shape and dtype."""
+        """The values of each part, in the part's own event shape and dtype."""
         pieces = torch.split(eps, [part.event_shape.numel() for part in self.parts], dim=-1)
         return [
             piece.reshape(eps.shape[:-1] + part.event_shape).to(dtype_of(part) or piece.dtype)
@@ -305,9 +287,9 @@ class JointNoise(Distribution):
 
 
 def sample_noise(noise: Distribution, sample_shape: _size, generator: torch.Generator | None) -> Tensor:
-    """Draw noise from a generator, whatever the noise is: one of torch's distributions has none to give.
+    """Draw noise with a generator, even if it is a torch distribution, whose sampler takes no generator.
 
-    Such a one is drawn by its own map, from the noise of that.
+    A torch distribution is drawn by its own map, from the noise of that map.
     """
     if generator is None:
         return noise.sample(torch.Size(sample_shape))
@@ -322,7 +304,7 @@ def sample_noise(noise: Distribution, sample_shape: _size, generator: torch.Gene
 
 
 def dtype_of(noise: Distribution) -> torch.dtype | None:
-    """The dtype of the draws of a noise, which may be a distribution of torch's; None where it cannot be seen."""
+    """The dtype of the draws of a noise, which may be a torch distribution; None if it is unknown."""
     while isinstance(noise, Independent):
         noise = noise.base_dist
     known: torch.dtype | None = getattr(noise, "dtype", None)
@@ -334,6 +316,6 @@ def dtype_of(noise: Distribution) -> torch.dtype | None:
 
 
 def _flat(part: Distribution) -> Any:
-    """The support of one variable of a part, whatever the part's event shape."""
+    """The support of one variable of a part, for any event shape."""
     support: Any = part.support
     return getattr(support, "base_constraint", support)

@@ -1,8 +1,8 @@
-r"""Which map turns which noise into a draw of q: a registry in the manner of torch's ``register_kl``.
+r"""The registry of the maps from noise to a draw of q, in the manner of torch's ``register_kl``.
 
-Chapter 6, *The reparameterization trick* (AEVB, section 2.4). A map is a noise $\epsilon \sim p(\epsilon)$ that no
-parameter touches and a deterministic $g_\phi$ such that $z = g_\phi(\epsilon)$ has the distribution
-$q_\phi$. The maps themselves stand in one file per family beside this one.
+Chapter 6, *The reparameterization trick* (AEVB, section 2.4). A map is a noise
+$\epsilon \sim p(\epsilon)$ that does not depend on the parameters and a deterministic $g_\phi$ such that
+$z = g_\phi(\epsilon)$ has the distribution $q_\phi$. The maps themselves are in one file per family beside this one.
 """
 
 import functools
@@ -20,19 +20,23 @@ from vaetut.reparam._map import Map, Reparameterization
 
 FAMILIES = ("inverse_cdf", "location_scale", "composition", "implicit")  # as in AEVB, section 2.4
 
-# The order in which they are tried when none is asked for. An inverse CDF costs one uniform number and an elementary
-# function; a standard variable costs its own sampler; of what is left, the implicit map has the gradient with the
-# least variance, and composition takes several noises for one draw.
+# The order in which they are tried by default. An inverse CDF costs one uniform number and an elementary function; a
+# standard variable costs its own sampler; of the other two, the implicit map has the gradient with less variance, and
+# composition needs several noises for one draw.
 _BEST_FIRST = ("inverse_cdf", "location_scale", "implicit", "composition")
 
 
 class Row(NamedTuple):
     """One row of `catalogue`.
 
-    ``noise`` and ``g`` are plain text and ``tex`` is g in TeX (inline maths without the dollar signs), with the
+    ``noise`` and ``g`` are plain text and ``tex`` is g in TeX (inline math without the dollar signs), with the
     names of torch's parameters in the first and one-letter symbols in the second. ``paper`` is the list of AEVB,
-    section 2.4, that names this pair (empty for a pair that the paper does not list), ``remark`` says what is not
-    plain from the rest.
+    section 2.4, that names this pair (empty for a pair that the paper does not list), ``remark`` adds what
+    the other columns do not say.
+
+    Example:
+        >>> next(row for row in catalogue() if row.distribution.__name__ == "Cauchy").g
+        'loc + scale · tan(π(u − ½))'
     """
 
     distribution: type[Distribution]
@@ -48,14 +52,14 @@ class Row(NamedTuple):
 class _Rule(NamedTuple):
     row: Row
     function: Callable[[Any], Map]
-    differentiable: tuple[str, ...] | None  # None: all parameters, of a subclass too
+    differentiable: tuple[str, ...] | None  # None: all parameters, also those of a subclass
     preferred: bool
     applies: Callable[[Any], bool] | None
     place: int  # in _table
 
 
 class _Choice(NamedTuple):
-    """A rule for one class, in numbers and strings, which a compiled graph can hold as constants.
+    """A rule for one class, as numbers and strings, which a compiled graph can hold as constants.
 
     ``given`` are the parameters that z has a gradient in, ``missing`` the others.
     """
@@ -67,9 +71,14 @@ class _Choice(NamedTuple):
     conditional: bool
 
 
-_table: list[_Rule] = []  # all that were ever registered
-_rules: dict[tuple[type[Distribution], str], _Rule] = {}  # those in force
-_DENSITY = ("log_prob", "sample", "rsample", "icdf")  # a class that defines one of them is not its base
+_table: list[_Rule] = []  # all that have been registered
+_rules: dict[tuple[type[Distribution], str], _Rule] = {}  # those in use
+_DENSITY = (
+    "log_prob",
+    "sample",
+    "rsample",
+    "icdf",
+)  # a class that defines one of them does not use the maps of its base
 
 
 def register_reparameterization(
@@ -85,27 +94,28 @@ def register_reparameterization(
     preferred: bool = False,
     applies: Callable[[Any], bool] | None = None,
 ) -> Callable[[Callable[[Any], Map]], Callable[[Any], Map]]:
-    """Decorate a function that gives the `Map` of one distribution in one family.
+    """Decorate a function that returns the `Map` of one distribution in one family (chapter 6).
 
-    The function is looked up as torch's ``kl_divergence`` looks up its own: the most derived class wins. What is
-    registered last for a pair replaces what was there. A subclass that defines a ``log_prob``, ``sample``, ``rsample``
-    or ``icdf`` of its own is another distribution, which the map of its base does not draw: it is left to the implicit
-    map of any univariate density, or gets a map of its own here.
+    The function is looked up as torch's ``kl_divergence`` does: the most derived class is used. A later registration
+    for a pair replaces an earlier one. A subclass that defines its own ``log_prob``, ``sample``, ``rsample`` or
+    ``icdf``
+    is another distribution, and does not use the map of its base: it has the implicit map of any univariate density, or
+    a map that is registered for it.
 
     Args:
-        distribution: the class; the function serves those of its subclasses that keep its density and its sampler.
+        distribution: the class; the function is used for its subclasses too if they keep its density and its sampler.
         family: "inverse_cdf", "location_scale", "composition" or "implicit".
         noise, g, tex, paper, remark: what `catalogue` shows.
         differentiable: the constructor's parameters that z has a gradient in; all of them by default.
-        preferred: whether this family is tried before the others when none is asked for.
-        applies: whether the map exists for a given q, where its class alone does not tell.
+        preferred: whether this family is tried before the others by default.
+        applies: whether the map exists for a given q, if that depends on its parameters.
 
     Raises:
         TypeError: if ``distribution`` is not a class of distributions.
-        ValueError: if there is no such family, or ``differentiable`` names what is no parameter.
+        ValueError: if the family is unknown, or ``differentiable`` has a name that is not a parameter.
 
     Example:
-        A user's own distribution, uniform on the unit interval to the power of 1/k:
+        A user's own distribution, a uniform variable to the power of 1/k:
 
         >>> from torch.distributions import constraints
         >>> class Power(Distribution):
@@ -113,7 +123,7 @@ def register_reparameterization(
         ...     def __init__(self, k):
         ...         self.k = k
         ...         super().__init__(k.shape)
-        >>> @register_reparameterization(Power, "inverse_cdf")
+        >>> @register_reparameterization(Power, "inverse_cdf", noise="u ~ U(0, 1)", g="u^(1/k)", tex="u^{1/k}")
         ... def power(q):
         ...     return Map(StandardUniform(q.k, q.batch_shape), lambda u: u ** (1 / q.k))
         >>> from vaetut.reparam.noise import StandardUniform
@@ -151,29 +161,29 @@ def reparameterize(q: Distribution, via: str | None = None) -> Reparameterizatio
     inside the expectation (AEVB, section 2.4). An ``Independent`` is treated as its base, and a
     ``TransformedDistribution`` as its base followed by the transforms.
 
-    What is returned reads the parameters when it draws. It can be pickled and copied; works under ``torch.compile``
-    and ``torch.func``; and the explicit maps have forward-mode derivatives. A subclass with a density or a sampler of
-    its own is not taken for its base (see `register_reparameterization`).
+    The result reads the parameters at each draw. It can be pickled and copied, and works under ``torch.compile`` and
+    ``torch.func``; the explicit maps have forward-mode derivatives. A subclass with its own density or sampler does not
+    use the maps of its base (see `register_reparameterization`).
 
     For the beta and the Dirichlet distribution the default is the composition, which is right for every concentration.
-    torch's own samplers are not: for Beta(1e-3, 1e-3) they put a quarter of the draws between 0.4 and 0.6, where
-    0.04 % belong, and where one concentration is 1e5 times the other, the gradients are wrong or infinite. On one core,
+    torch's own samplers are not: for Beta(1e-3, 1e-3) they put a quarter of the draws between 0.4 and 0.6 instead
+    of 0.04 %, and if one concentration is 1e5 times the other, the gradients are wrong or infinite. On one core,
     2,000 draws and their gradient take 6.3 ms for the beta and 4.4 ms for the Dirichlet distribution, in float32 and in
     float64 alike; torch's take 0.8 and 0.4 ms. dz/dφ has about twice the variance of the implicit gradient
     (``eq-comp-never-lower``), which via="implicit" gives.
 
     Args:
         q: a distribution; `catalogue` lists those that have a map.
-        via: the family of the map, "inverse_cdf", "location_scale", "composition" or "implicit". None picks the
-            first that has a gradient in every parameter, in the order of `families`.
+        via: the family of the map, "inverse_cdf", "location_scale", "composition" or "implicit". None selects the
+            first with a gradient in every parameter, in the order of `families`.
 
     Returns:
         A `Reparameterization`.
 
     Raises:
         TypeError: if q is not a distribution.
-        ValueError: if there is no such family, if the map does not exist for these values of the parameters, or if
-            a parameter requires a gradient that the map cannot give.
+        ValueError: if the family is unknown, if the map does not exist for these values of the parameters, or if
+            a parameter requires a gradient that the map does not have.
         NotImplementedError: if q has no map in this family, or none at all.
 
     Example:
@@ -197,7 +207,7 @@ def reparameterize(q: Distribution, via: str | None = None) -> Reparameterizatio
     if choice is None:
         for other in choices:
             if other.family == via:
-                _table[other.place].function(q)  # says why the map does not exist for q, where it can
+                _table[other.place].function(q)  # its error says why the map does not exist for q
         raise _no_map(q, via)
     if choice.missing:
         if via is None:  # the first that has a gradient in every parameter, if there is one
@@ -207,15 +217,15 @@ def reparameterize(q: Distribution, via: str | None = None) -> Reparameterizatio
 
 
 def families(q: Distribution | type[Distribution]) -> tuple[str, ...]:
-    """List the families that q belongs to, the best first: the order in which `reparameterize` tries them.
+    """List the families that q belongs to, in the order in which `reparameterize` tries them (chapters 6 to 10).
 
-    A closed-form inverse CDF comes first, then a location-scale map, the implicit map, a composition. For some
-    another map comes first. It is cheaper for the Gaussian and what is made of it, whose inverse CDF is no elementary
-    function, and for Student's t and F; for the beta and the Dirichlet distribution it is the one that is right for
-    every concentration. What is registered for a base class follows what is registered for the class itself.
+    A closed-form inverse CDF comes first, then a location-scale map, the implicit map, a composition. The exceptions:
+    for the Gaussian and functions of it, whose inverse CDF is not elementary, and for Student's t and F a faster map
+    comes first; for the beta and the Dirichlet distribution the composition, which is right for every concentration.
+    Maps registered for a class come before those of its base classes.
 
-    Of a class the answer is what its distributions can have; some have less, such as a gamma variable with a
-    concentration that is no whole number, which is no sum of exponential ones.
+    For a class the answer lists all families that its distributions may have; some distributions have fewer, such as a
+    gamma with a concentration that is not an integer, which is not a sum of exponential variables.
 
     Raises:
         TypeError: if q is neither a distribution nor a class of distributions.
@@ -255,8 +265,8 @@ def _choices_of(kind: type[Distribution]) -> tuple[_Choice, ...]:
     return _choices(kind)  # type: ignore[arg-type] # of a hash that takes self
 
 
-# Looked up while code is traced, and no part of the graph. This is all that torch.compiler.assume_constant_result does,
-# which takes seconds to import the compiler first.
+# Evaluated while code is traced, and not a part of the graph. This is all that torch.compiler.assume_constant_result
+# does, which takes seconds to import the compiler first.
 _choices_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -279,15 +289,15 @@ def _choices(kind: type[Distribution]) -> tuple[_Choice, ...]:
 
 
 def _is_kept(kind: type[Distribution], base: type[Distribution]) -> bool:
-    """Whether a class has the density and the sampler of its base, and so its maps."""
+    """Whether a class keeps the density and the sampler of its base, and therefore its maps."""
     owners = {name: _owner(kind, name) for name in _DENSITY}
     if base is Distribution:
-        # The implicit map takes draws and density from q itself. They belong together unless a class has put another
-        # sampler on the density of its base.
+        # The implicit map takes draws and density from q itself. They fit together unless a class combines
+        # another sampler with the density of its base.
         sampler = min(owners["sample"], owners["rsample"])
         return owners["log_prob"] <= sampler or not _is_foreign(kind, sampler)
     above = kind.__mro__.index(base)
-    # A TransformedDistribution is its base and its transforms, whichever way its density is computed.
+    # A TransformedDistribution is determined by its base and its transforms, however it computes its density.
     density = () if base is TransformedDistribution else ("log_prob", "icdf")
     return not any(
         owners[name] < above and _is_foreign(kind, owners[name]) for name in ("sample", "rsample", *density)
@@ -295,12 +305,12 @@ def _is_kept(kind: type[Distribution], base: type[Distribution]) -> bool:
 
 
 def _owner(kind: type[Distribution], name: str) -> int:
-    """The place in the order of the bases of a class of the one that defines an attribute."""
+    """The index, in the method resolution order of a class, of the class that defines an attribute."""
     return next(place for place, base in enumerate(kind.__mro__) if name in vars(base))
 
 
 def _is_foreign(kind: type[Distribution], place: int) -> bool:
-    """Whether a base is neither torch's nor ours, whose classes define for speed what their bases define."""
+    """Whether a base is neither torch's nor vaetut's (these redefine methods of their bases only for speed)."""
     return not kind.__mro__[place].__module__.startswith(("torch.distributions", "vaetut."))
 
 
@@ -317,9 +327,9 @@ def _no_map(q: Distribution, via: str | None) -> NotImplementedError:
     inherited = [base.__name__ for base in kind.__mro__[1:] if base is not Distribution and _is_listed(base)]
     if inherited:
         return NotImplementedError(
-            f"no reparameterization of {kind.__name__} is known: it defines one of {', '.join(_DENSITY)}, so it is "
-            f"not taken for its base {inherited[0]}; register_reparameterization adds a map, or define both log_prob "
-            "and sample for the implicit one, which is for one dimension"
+            f"no reparameterization of {kind.__name__} is known: it defines one of {', '.join(_DENSITY)}, so it does "
+            f"not use the maps of its base {inherited[0]}; register_reparameterization adds a map, or define both "
+            "log_prob and sample for the implicit one (one dimension only)"
         )
     return NotImplementedError(
         f"no reparameterization of {kind.__name__} is known; register_reparameterization adds one"
@@ -339,7 +349,7 @@ def _check_gradients(q: Distribution, choice: _Choice) -> None:
         value = getattr(q, name)
         if isinstance(value, Tensor) and value.requires_grad:
             able = [repr(c.family) for c in _choices_of(kind) if name in c.given and _applies(c, q)]
-            hint = f"use via={' or via='.join(able)}, or" if able else "no other map of it does:"
+            hint = f"use via={' or via='.join(able)}, or" if able else "no other map has it:"
             given = ", ".join(choice.given) + " only" if choice.given else "no parameter"
             raise ValueError(
                 f"{name} of {kind.__name__} requires a gradient, but the map via={choice.family!r} has a gradient "
@@ -356,7 +366,7 @@ def _unwrap(q: "Independent[Any]", via: str | None) -> Reparameterization:
 
 
 def parameters(kind: type[Distribution]) -> tuple[str, ...]:
-    """The constructor's parameters that can have a gradient: all but those that are whole numbers."""
+    """The constructor's parameters that can have a gradient: all but the integer ones."""
     if kind is Distribution:  # its constructor takes shapes
         return ()
     declared: Any = kind.arg_constraints

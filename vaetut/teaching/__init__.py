@@ -1,1 +1,1 @@
-"""What the book shows with: `verify`, `explore` and the figures. No part of the mathematics imports it."""
+"""The book's checks and pictures: `verify`, `explore` and `plots`. No part of the mathematics imports them."""

@@ -1,4 +1,4 @@
-"""The axes of an explorer: their values, and how these and their names are written. Used in every chapter."""
+"""The axes of an explorer: their values, and the text of values and names. Used in every chapter."""
 
 import math
 import string
@@ -35,7 +35,7 @@ _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def title(name: str) -> str:
-    """How the name of an axis is shown: Greek letters and subscripts as such, spaces for underscores.
+    """The displayed name of an axis, with Greek letters and subscripts, and spaces for underscores.
 
     Example:
         >>> title("mu"), title("z_1"), title("log_sigma_0"), title("hidden_units")
@@ -86,7 +86,7 @@ def write_values(values: list[Any]) -> list[str]:
 
 
 def scale_of(values: list[Any]) -> float:
-    """The largest magnitude on an axis that crosses zero, else 0: rounding errors beside it are written as zero."""
+    """The largest magnitude of an axis that crosses zero, else 0; rounding errors relative to it are shown as 0."""
     numbers = [value for value in values if isinstance(value, float)]
     return max(map(abs, numbers)) if min(numbers, default=0.0) < 0 else 0.0
 
@@ -94,14 +94,14 @@ def scale_of(values: list[Any]) -> float:
 def write_value(value: Any, digits: int = 4, scale: float = 0.0) -> str:
     """One value as text, with a true minus sign."""
     if isinstance(value, float):
-        value = 0.0 if abs(value) < 1e-12 * scale else value  # what arange leaves where it crosses zero
+        value = 0.0 if abs(value) < 1e-12 * scale else value  # arange leaves a rounding error at zero
         value = f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.{digits}g}"
         return str(value).replace("-", "\u2212")
     return str(value).replace("-", "\u2212") if isinstance(value, int) else str(value)
 
 
 def read_start(values: dict[str, list[Any]], start: Mapping[str, Any]) -> dict[str, int]:
-    """The position at which each slider begins: where ``start`` says, else in the middle."""
+    """The initial position of each slider: that of ``start``, otherwise the middle."""
     begin = {name: len(axis) // 2 for name, axis in values.items()}
     for name, value in start.items():
         if name not in values:
@@ -114,7 +114,7 @@ def read_start(values: dict[str, list[Any]], start: Mapping[str, Any]) -> dict[s
 
 
 def read_texts(given: Any, argument: str, values: Mapping[str, Any]) -> dict[str, str]:
-    """A text for some of the axes, as ``labels`` and ``units`` are given."""
+    """The texts for some of the axes, from ``labels`` or ``units``."""
     for name, text in given.items():
         if name not in values:
             raise ValueError(f"{argument} must name axes ({', '.join(values)}), got {name!r}")
@@ -124,12 +124,12 @@ def read_texts(given: Any, argument: str, values: Mapping[str, Any]) -> dict[str
 
 
 def alt_text(alt: Any, point: dict[str, Any], values: dict[str, list[Any]]) -> str:
-    """What ``alt`` says about one point: a format string over the values as they are shown, or a function."""
+    """The text of ``alt`` for one point: a format string over the displayed values, or a function."""
     if isinstance(alt, str):
         try:
             text: Any = _ShortFormatter(values).vformat(alt, (), point)
         except ValueError as error:
-            raise ValueError(f"alt cannot be filled in: {error}") from None
+            raise ValueError(f"alt has a field that cannot be formatted: {error}") from None
     elif callable(alt):
         text = alt(**point)
     else:
@@ -137,7 +137,7 @@ def alt_text(alt: Any, point: dict[str, Any], values: dict[str, list[Any]]) -> s
     if not isinstance(text, str):
         raise TypeError(f"alt must return a string, got {type(text).__name__}")
     if not text.strip():
-        raise ValueError("alt must say what is to be seen, got an empty text")
+        raise ValueError("alt must describe the picture, got an empty text")
     return text
 
 
@@ -149,9 +149,9 @@ class _ShortFormatter(string.Formatter):
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
         if field_name not in kwargs:
-            raise ValueError(f"{{{field_name}}} is none of the axes ({', '.join(kwargs)})")
+            raise ValueError(f"{{{field_name}}} is not one of the axes ({', '.join(kwargs)})")
         value, axis = kwargs[field_name], self.values[field_name]
-        on_axis = value in axis  # a live slider also stops between the values
+        on_axis = value in axis  # a live slider also has values in between
         label = write_values(axis)[axis.index(value)] if on_axis else write_value(value, 4, scale_of(axis))
         return (label, value), field_name
 
@@ -161,5 +161,5 @@ class _ShortFormatter(string.Formatter):
 
 
 def _close(a: Any, b: Any) -> bool:
-    """Whether two numbers are the same up to what linspace rounds."""
+    """Whether two numbers are equal up to the rounding of linspace."""
     return not isinstance(a, str) and not isinstance(b, str) and math.isclose(a, b, abs_tol=1e-12)

@@ -1,10 +1,9 @@
-"""`explore`: sliders that move a figure without a kernel, so that they work in the book, on a phone, everywhere.
+"""`explore`: sliders that change a figure without a kernel, so they work in the book, on a phone and in a notebook.
 
-Every frame is drawn beforehand and kept as a small picture inside the output; a few lines of JavaScript swap them.
+Every frame is drawn beforehand and kept as a drawing inside the output; a few lines of JavaScript swap them.
 Where scripts do not run, as on GitHub, one picture stays and its text says what it shows. Used in every chapter.
 """
 
-import base64
 import hashlib
 import html
 import itertools
@@ -17,32 +16,37 @@ from importlib.resources import files
 from typing import Any
 
 from vaetut.teaching.axes import alt_text, read_start, read_texts, read_values, title, write_values
-from vaetut.teaching.frames import SCALE, draw_figure, layout, pixels, png, quantize, webp
+from vaetut.teaching.frames import draw_figure, fix, layout, still
 from vaetut.teaching.live import is_choice
 from vaetut.teaching.live import live as live_widgets
+from vaetut.teaching.vector import Drawings, Sheet
 
-MAX_FRAMES = 400  # some 5 MB of HTML, and a minute of drawing
+MAX_FRAMES = 400  # a minute of drawing
 
 
 @dataclass(frozen=True, eq=False)
 class Explorer:
-    """A picture with one slider per axis, as `explore` returns it; the last expression of a cell shows it.
+    """A picture with one slider per axis, as `explore` returns it in every chapter; a cell shows it.
 
     Attributes:
         labels: for each slider its name and the values as they are shown.
         alts: the text for each frame, in the order of ``itertools.product`` of the axes.
-        frames: the frames, lossless WebP files of twice the size shown, in the same order.
-        size: width and height of a frame on the page, in CSS pixels.
+        drawings: the frames, in the same order.
         start: for each slider the position at which it begins.
         still: the frame at which it begins, as a PNG file.
         titles: for each slider the name that is shown.
         units: for some sliders what is shown after their values.
+
+    Example:
+        >>> from vaetut import plots
+        >>> explorer = explore(lambda k: plots.subplots(height=1)[0], alt="An empty figure, {k}.", k=[1, 2])
+        >>> explorer.alts, explorer.start
+        (['An empty figure, 1.', 'An empty figure, 2.'], {'k': 1})
     """
 
     labels: dict[str, list[str]]
     alts: list[str]
-    frames: list[bytes] = field(repr=False)
-    size: tuple[int, int]
+    drawings: Drawings = field(repr=False)
     start: dict[str, int]
     still: bytes = field(repr=False)
     titles: dict[str, str]
@@ -52,7 +56,17 @@ class Explorer:
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{name}: {len(texts)} values" for name, texts in self.labels.items())
-        return f"Explorer({axes}; {len(self.frames)} frames)"
+        return f"Explorer({axes}; {len(self.alts)} frames)"
+
+    @property
+    def frames(self) -> list[bytes]:
+        """The frames as SVG files, in the order of ``alts``."""
+        return [self.drawings.document(i).encode() for i in range(len(self.alts))]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of a frame on the page, in CSS pixels."""
+        return self.drawings.size
 
     def live(self) -> Any:
         """The same sliders through ipywidgets, which call ``draw`` in the running kernel while they move.
@@ -75,9 +89,6 @@ class Explorer:
             first = first * len(texts) + self.start[name]
             unit = self.units.get(name, "")
             shown.append([f"{text} {unit}" if unit else text for text in texts])
-        pictures = [base64.b64encode(frame).decode("ascii") for frame in self.frames]
-        data = json.dumps([shown, self.alts, pictures], separators=(",", ":"))
-        data = data.replace("<", "\\u003c")  # nothing in a string may end the script
         rows = [
             (_radio_buttons if name in self._choices else _slider)(self.titles[name], texts, self.start[name])
             for name, texts in zip(self.labels, shown, strict=True)
@@ -85,17 +96,34 @@ class Explorer:
         body = (
             f'role="group" aria-label="Explorer: {html.escape(", ".join(self.titles.values()))}" '
             'data-lm-suppress-shortcuts="true">\n'
-            f'<img src="data:image/webp;base64,{pictures[first]}" alt="{html.escape(self.alts[first])}" '
+            f'<img src="{self.drawings.address(first)}" alt="{html.escape(self.alts[first])}" '
             f'width="{self.size[0]}" height="{self.size[1]}" decoding="sync">\n'
             f'<div class="vaetut-controls">\n{"".join(rows)}</div>\n'
             '<p class="vaetut-static">The sliders move the picture where scripts run: '
             "in the book, or in a notebook after its cell has been run.</p>\n"
             '<div class="vaetut-said" aria-live="polite"></div>\n</div>\n'
         )
-        key = hashlib.sha256((body + data).encode()).hexdigest()[:12]
-        script = _file("explorer.js").replace("__KEY__", key).replace("__DATA__", data)
-        opening = f'<div class="vaetut-explorer" data-explorer="{key}" '
-        return f"{opening}{body}<style>\n{_file('explorer.css')}</style>\n<script>\n{script}</script>"
+        return output(body, "explorer.js", [shown, self.alts], self.drawings)
+
+
+def output(body: str, script: str, *data: Any) -> str:
+    """The HTML of an explorer: what is seen, its style, and a call of the function in ``script`` with the data.
+
+    The book's pages (``tools/explorer_files.py``) take it apart again.
+    """
+    lines = [
+        json.dumps(part, separators=(",", ":"), ensure_ascii=False)
+        .replace("</", "<\\/")  # nothing in a string may end the script
+        .replace("<s", "\\u003cs")
+        .replace("<!", "\\u003c!")
+        for part in data
+    ]
+    key = hashlib.sha256("\n".join([body, *lines]).encode()).hexdigest()[:12]
+    call = ",\n".join([f'("{key}"', *lines])
+    return (
+        f'<div class="vaetut-explorer" data-explorer="{key}" {body}<style>\n{file_text("explorer.css")}</style>\n'
+        f"<script>\n({file_text(script)}){call});\n</script>"
+    )
 
 
 def explore(
@@ -110,12 +138,12 @@ def explore(
     Args:
         draw: called as ``draw(name=value, …)``, returns a matplotlib `Figure`, always of one size. Fix the
             limits of its axes, so that only what depends on the sliders moves. A frame takes about 0.1 s.
-        alt: what is to be seen, for those who cannot see it: a format string over the axes' values, such as
+        alt: a description for those who cannot see the picture: a format string over the axes' values, such as
             ``"q with mean {mean}"``, or a function of them like ``draw``.
         start: values at which sliders begin; the middle one by default.
         **axes: for each slider its values, in order: numbers (a sequence, an array, a tensor) or strings. Two or
             three strings are shown as radio buttons. An axis named ``mu`` is shown as μ, ``z_1`` as z₁. Two
-            keywords are no axes if they are given a mapping from axes to texts: ``labels``, to show other names,
+            keywords are not axes if they are given a mapping from axes to texts: ``labels``, to show other names,
             such as ``labels={"M": "minibatch M"}``, and ``units``, shown after the values.
 
     Returns:
@@ -123,10 +151,10 @@ def explore(
 
     Raises:
         ValueError: if there is no axis; if one has fewer than two values, repeats one or holds NaN; if there are
-            more than 400 frames; if ``alt`` is empty or names no axis; if ``start`` is not on its axis, or
-            ``labels`` or ``units`` name none.
-        TypeError: if ``draw`` is no function or returns no `Figure`, a value is no number and no string, or
-            a label or unit is no string.
+            more than 400 frames; if ``alt`` is empty or has an unknown name; if ``start`` is not on its
+            axis, or ``labels`` or ``units`` have an unknown name.
+        TypeError: if ``draw`` is not a function or does not return a `Figure`, if a value is neither a number nor a
+            string, or if a label or unit is not a string.
 
     Example:
         >>> from vaetut import plots
@@ -162,9 +190,10 @@ def explore(
     alts = [alt_text(alt, point, values) for point in points]
     corners = itertools.product(*((axis[0], axis[-1]) for axis in values.values()))
     places = layout([draw_figure(draw, dict(zip(values, corner, strict=True))) for corner in corners])
-    images = quantize([pixels(draw_figure(draw, point), places) for point in points])
-    first = points.index({name: axis[begin[name]] for name, axis in values.items()})
-    width, height = images[0].size
+    sheet = Sheet()
+    for point in points:
+        sheet.add(fix(draw_figure(draw, point), places))
+    start_point = {name: axis[begin[name]] for name, axis in values.items()}
 
     def live() -> Any:
         return live_widgets(draw, alt, values, titles, begin, places)
@@ -172,10 +201,9 @@ def explore(
     return Explorer(
         labels=labels,
         alts=alts,
-        frames=[webp(image) for image in images],
-        size=(round(width / SCALE), round(height / SCALE)),
+        drawings=sheet.drawings(),
         start=begin,
-        still=png(images[first]),
+        still=still(fix(draw_figure(draw, start_point), places)),
         titles=titles,
         units=units,
         _choices=frozenset(name for name, axis in values.items() if is_choice(axis)),
@@ -206,6 +234,6 @@ def _radio_buttons(name: str, texts: list[str], start: int) -> str:
 
 
 @cache
-def _file(name: str) -> str:
+def file_text(name: str) -> str:
     """A file of the package that belongs to this module."""
     return files("vaetut.teaching").joinpath(name).read_text(encoding="utf-8")

@@ -1,8 +1,12 @@
-// explore.py fills in the two names between underscores. There are no globals. When one output stands on a page twice, each
-// script sets up both copies: what it does bears repeating.
-(() => {
-  const [labels, alts, frames] = __DATA__;
-  for (const root of document.querySelectorAll('[data-explorer="__KEY__"]')) {
+// Sets up the explorers with this key: sliders and radio buttons choose the frame. `explore.py` puts this function and
+// its call into a cell's output; the book's pages have the function once, and load the call when a reader comes near.
+// There are no globals. When one output stands on a page twice, both are set up at once, and once.
+(key, [labels, alts], [[width, height], shared, parts, frames]) => {
+  const unit = 10;
+  const size = `width='${width}' height='${height}' viewBox='0 0 ${width * unit} ${height * unit}'`;
+  const picture = frame => "data:image/svg+xml," + encodeURIComponent(
+    `<svg xmlns='http://www.w3.org/2000/svg' ${size}><defs>${shared}</defs>${frames[frame].map(i => parts[i]).join("")}</svg>`);
+  for (const root of document.querySelectorAll(`[data-explorer="${key}"]`)) {
     root.querySelector(".vaetut-static")?.remove();
     const image = root.querySelector("img");
     const said = root.querySelector(".vaetut-said");
@@ -12,6 +16,7 @@
     // takes its height from what it holds, so there the picture must not take its own from the frame.
     if (window.parent === window)
       root.style.setProperty("--vaetut-height", `max(160px, calc(100vh - ${44 * rows.length + 64}px))`);
+    let shown = alts.indexOf(image.alt);
     const show = () => {
       let frame = 0;
       rows.forEach(({inputs, output}, axis) => {
@@ -22,7 +27,9 @@
           output.value = labels[axis][place];
         }
       });
-      image.src = "data:image/webp;base64," + frames[frame];
+      if (frame === shown) return;
+      shown = frame;
+      image.src = picture(frame);
       image.alt = alts[frame];
     };
     for (const {inputs, output} of rows) {
@@ -43,5 +50,6 @@
         }
       }
     }
+    show(); // a reader may have been quicker than the frames
   }
-})();
+}

@@ -1,12 +1,11 @@
-"""From figures to the frames of `vaetut.explore`: axes in one place, one small palette, lossless WebP.
+"""From figures to the frames of `vaetut.explore`: axes in one place, and a picture of the first frame.
 
 Used, through `explore`, in every chapter.
 """
 
 import io
-import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,25 +14,15 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
 
-DPI = 100  # of the page: a figure 6.4 in wide takes 640 CSS pixels
-SCALE = 2  # pixels of a frame for each of these, so that it is sharp on a screen of twice the resolution
+from vaetut.teaching.vector import DPI
+
+SCALE = (
+    2  # pixels of a picture for each of the page's, so that it is sharp on a screen of twice the resolution
+)
 MAX_COLORS = 32
 TOLERANCE = 8.0  # mean squared error per pixel, under 3 of 255 levels: a plot with few colors needs fewer
 
 Places = list[Bbox] | None
-
-
-class Drawn(NamedTuple):
-    """A frame as runs of equal colors, row by row, both arrays compressed: a plot has few runs."""
-
-    colors: bytes
-    lengths: bytes
-    size: tuple[int, int]
-
-    def runs(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-        """The 24-bit color of each run, and its number of pixels."""
-        colors, lengths = (np.frombuffer(zlib.decompress(part), np.uint32) for part in self[:2])
-        return colors, lengths
 
 
 def draw_figure(draw: Callable[..., Any], point: dict[str, Any]) -> Figure:
@@ -69,12 +58,17 @@ def layout(figures: list[Figure]) -> Places:
     ]
 
 
-def pixels(figure: Figure, places: Places) -> Drawn:
-    """One frame, `SCALE` pixels for each of the page's."""
+def fix(figure: Figure, places: Places) -> Figure:
+    """The figure with its axes at these places, if there are any."""
     if places is not None and len(places) == len(figure.axes):
         figure.set_layout_engine("none")
         for ax, place in zip(figure.axes, places, strict=True):
             ax.set_position(place)
+    return figure
+
+
+def still(figure: Figure) -> bytes:
+    """A PNG file of the figure, with few colors, for viewers that show nothing else."""
     dpi, figure.dpi = figure.dpi, DPI * SCALE
     # Not by savefig: it draws twice, and crops where savefig.bbox is "tight".
     canvas: Any = FigureCanvasAgg(figure)
@@ -83,49 +77,11 @@ def pixels(figure: Figure, places: Places) -> Drawn:
     rgba = np.asarray(canvas.buffer_rgba()).astype(np.uint32)
     if rgba[..., 3].min() < 255:  # on white paper
         rgba = (rgba * rgba[..., 3:] + 255 * (255 - rgba[..., 3:])) // 255
-    height, width = rgba.shape[:2]
-    packed = (rgba[..., 0] << 16 | rgba[..., 1] << 8 | rgba[..., 2]).ravel()
-    starts = np.concatenate([[0], np.flatnonzero(packed[1:] != packed[:-1]) + 1])
-    lengths = np.diff(starts, append=packed.size).astype(np.uint32)
-    colors = zlib.compress(packed[starts].tobytes(), 1)
-    return Drawn(colors, zlib.compress(lengths.tobytes(), 1), (width, height))
-
-
-def quantize(drawn: list[Drawn]) -> list[Image.Image]:
-    """All frames with one small palette: a palette of its own for each would make flat colors flicker."""
-    size = drawn[0].size
-    for frame in drawn:
-        if frame.size != size:
-            raise ValueError(
-                f"draw must return figures of one size, got {_inches(size)} and {_inches(frame.size)}"
-            )
-    histogram: dict[int, int] = {}
-    for frame in drawn:
-        found, lengths = frame.runs()
-        kinds, where = np.unique(found, return_inverse=True)
-        for color, number in zip(kinds.tolist(), np.bincount(where, lengths).tolist(), strict=True):
-            histogram[color] = histogram.get(color, 0) + int(number)
-    colors = np.array(sorted(histogram), np.uint32)
-    palette, nearest = _palette(colors, np.array([histogram[int(c)] for c in colors]))
-    images = []
-    for frame in drawn:
-        found, lengths = frame.runs()
-        indices = np.repeat(nearest[np.searchsorted(colors, found)], lengths).reshape(size[::-1])
-        image = Image.fromarray(indices.astype(np.uint8))
-        image.putpalette(palette.astype(np.uint8).tobytes())
-        images.append(image)
-    return images
-
-
-def webp(image: Image.Image) -> bytes:
-    """A lossless WebP file: three quarters of the PNG for a plot, half of it for images."""
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, format="WEBP", lossless=True, quality=75, method=4)
-    return buffer.getvalue()
-
-
-def png(image: Image.Image) -> bytes:
-    """A PNG file, for viewers that show nothing else."""
+    packed = rgba[..., 0] << 16 | rgba[..., 1] << 8 | rgba[..., 2]
+    colors, where, numbers = np.unique(packed, return_inverse=True, return_counts=True)
+    palette, nearest = _palette(colors, numbers)
+    image = Image.fromarray(nearest[where].reshape(packed.shape).astype(np.uint8))
+    image.putpalette(palette.astype(np.uint8).tobytes())
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
@@ -156,7 +112,3 @@ def _palette(
         nearest[closer < distance] = len(chosen) - 1
         distance = np.minimum(distance, closer)
     return rgb[chosen], nearest
-
-
-def _inches(size: tuple[int, int]) -> str:
-    return " x ".join(f"{pixels / (DPI * SCALE):g}" for pixels in size) + " in"

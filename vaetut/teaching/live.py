@@ -1,6 +1,5 @@
 """`Explorer.live`: the sliders of an explorer through ipywidgets, for values between its frames. Any chapter."""
 
-import base64
 import html
 import importlib
 import math
@@ -8,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vaetut.teaching.axes import alt_text, write_values
-from vaetut.teaching.frames import DPI, SCALE, Places, draw_figure, pixels, quantize, webp
+from vaetut.teaching.frames import Places, draw_figure, fix
+from vaetut.teaching.vector import DPI, Sheet
 
 _FINER = 10  # steps of a slider between two of the explorer's values
 
@@ -31,13 +31,12 @@ def live(
 
     def show(_: Any = None) -> None:
         now = {name: control.value for name, control in controls.items()}
-        drawn = pixels(draw_figure(draw, now), places)
-        (image,) = quantize([drawn])
-        data = base64.b64encode(webp(image)).decode("ascii")
+        sheet = Sheet()
+        sheet.add(fix(draw_figure(draw, now), places))
+        drawings = sheet.drawings()
         text = html.escape(alt_text(alt, now, values))
-        width = round(drawn.size[0] / SCALE)
         picture.value = (
-            f'<img src="data:image/webp;base64,{data}" alt="{text}" width="{width}" '
+            f'<img src="{drawings.address(0)}" alt="{text}" width="{drawings.size[0]}" '
             'style="display:block;max-width:100%;height:auto">'
         )
 

@@ -134,7 +134,7 @@ def bound_and_gap(
             ax.barh(y, start - left, left=left, height=0.36, color=COLORS["bound"])
             ax.barh(y, top - start, left=start, height=0.36, color=COLORS["gap"])
             ax.plot([top, top], [y - 0.27, y + 0.18], color=COLORS["evidence"], linewidth=3)
-            # Labels hang on the two ends of the bar, which stay put while the bound moves: they never collide.
+            # Labels are at the two ends of the bar, which do not move with the bound, so they never overlap.
             for x, height, side, text, color in (
                 (left, y + 0.24, "left", f"ELBO {_number(value)}", "bound"),
                 (top, y + 0.24, "right", f"gap {_number(top - value)}", "gap"),
@@ -163,7 +163,7 @@ def density(
     at: float | None = None,
     fill: bool = False,
 ) -> Figure:
-    """A curve that carries its label, over an axis that starts at 0.
+    """A curve with its label beside it, over an axis that starts at 0.
 
     Args:
         ax: where to draw.
@@ -171,7 +171,7 @@ def density(
         values: ordinates, ``[n]``.
         label: the curve's name, written beside it; ``$…$`` is set as a formula.
         color: a key of `COLORS` or any matplotlib color.
-        at: the abscissa at which the label stands; over the peak by default.
+        at: the abscissa of the label; over the peak by default.
         fill: tint the area below the curve.
 
     Example:
@@ -216,7 +216,7 @@ def image_grid(
     rows: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Images side by side in one picture: gray ones as dark ink on white, color ones as they are.
+    """Images side by side in one picture: gray ones as dark ink on white, color ones unchanged.
 
     Args:
         images: gray, 0 for white to 1 for ink: ``[n, height, width]``; or in color, red, green and blue in [0, 1]:
@@ -310,12 +310,12 @@ def latent_plane(means: Any, labels: Any, ax: Axes | None = None) -> Figure:
 def learning_curve(
     curves: Mapping[str, Any], ax: Axes | None = None, *, ylabel: str = "bound, nats per datapoint"
 ) -> Figure:
-    """Curves over epochs 1, 2, …, each labelled at its right end.
+    """Curves over epochs 1, 2, …, each labeled at its right end.
 
     Args:
         curves: ``{name: values}``, one value per epoch; larger is better.
         ax: where to draw; a new figure by default.
-        ylabel: what is plotted, and its unit.
+        ylabel: the plotted quantity, and its unit.
 
     Example:
         >>> figure = learning_curve({"train": [-40.0, -30.0, -25.0], "test": [-41.0, -32.0, -28.0]})
@@ -328,7 +328,7 @@ def learning_curve(
     with style():
         ax = _axes(ax, height=3.4)
         lines = {name: ax.plot(range(1, len(ys) + 1), ys)[0] for name, ys in series.items()}
-        apart = 0.085 * np.ptp(ax.get_ylim())  # so far labels must be apart to be read
+        apart = 0.085 * np.ptp(ax.get_ylim())  # the least legible distance between labels
         previous = np.inf
         for name, ys in sorted(series.items(), key=lambda item: -item[1][-1]):
             color = lines[name].get_color()

@@ -22,8 +22,8 @@ COLORS = {
     "muted": "#737584",
     "accent": "#9d1200",
 }
-"""Colors by what they stand for. Each has a contrast of at least 4.5 : 1 on white, so it serves for text too; any
-two are told apart with every common color blindness, on white and on the book's dark pages, which invert figures."""
+"""Colors by their meaning. Each has a contrast of at least 4.5 : 1 on white, so it can be used for text too. Any
+two can be told apart with every common color blindness, on white and on the book's dark pages, which invert figures."""
 
 PALE = "#e4e5ea"  # grid lines and fills that must stay behind everything else
 
@@ -70,7 +70,7 @@ _STYLE: Any = {
 
 
 def use_style() -> None:
-    """Set the book's style in `matplotlib.rcParams`, for all figures drawn from here on.
+    """Set the book's style in `matplotlib.rcParams`, for all figures that are drawn later.
 
     Example:
         >>> import matplotlib
@@ -83,7 +83,7 @@ def use_style() -> None:
 
 
 def style() -> AbstractContextManager[None]:
-    """The book's style inside a ``with`` block; `matplotlib.rcParams` are afterwards as they were before.
+    """The book's style inside a ``with`` block; the previous `matplotlib.rcParams` are restored at its end.
 
     Example:
         >>> with style():
@@ -95,7 +95,7 @@ def style() -> AbstractContextManager[None]:
 
 
 def subplots(rows: int = 1, columns: int = 1, *, height: float = 3.4, **options: Any) -> tuple[Figure, Any]:
-    """Like `matplotlib.pyplot.subplots`, 6.4 in wide and in the book's style, but shown only where it is asked for.
+    """Like `matplotlib.pyplot.subplots`, 6.4 in wide and in the book's style, but not shown automatically.
 
     pyplot shows every figure at the end of a notebook cell, so one that is also the cell's last expression
     appears twice. A figure from here appears once, as the last expression or as a frame of `vaetut.explore`.

@@ -1,6 +1,6 @@
 """`verify`: the cell after an equation that shows, in numbers, that the equation holds.
 
-Used in every chapter; *How this book is tested* says what stands behind it.
+Used in every chapter; *How this book is tested* explains it.
 """
 
 import sys
@@ -16,7 +16,13 @@ Relation = Literal["=", "<=", ">="]
 
 
 class VerificationError(AssertionError):
-    """The two sides of an equation do not agree."""
+    """The two sides of an equation do not agree (*How this book is tested*); the message names the label.
+
+    Example:
+        >>> verify("eq-two", 1 + 1, 3)
+        Traceback (most recent call last):
+        vaetut.teaching.verify.VerificationError: eq-two: left 2 and right 3 differ by 1, allowed is 3e-09
+    """
 
 
 def verify(
@@ -28,14 +34,15 @@ def verify(
     standard_error: Any = None,
     relation: Relation = "=",
 ) -> None:
-    r"""Check that both sides of the equation ``label`` agree and print one line that says so.
+    r"""Check that both sides of the equation ``label`` agree, and print one line with the result.
 
-    Sides are numbers or tensors (arrays, lists) that broadcast against each other; every element is checked.
+    Sides are numbers or tensors (arrays, lists) of any shape that broadcast against each other; every element is
+    checked. Used in every chapter.
 
     * Exact sides: $|\mathrm{left} - \mathrm{right}| \le \mathrm{tolerance} \cdot \max(1, |\mathrm{right}|)$,
       so ``tolerance`` is absolute for numbers below one and relative above.
     * A Monte Carlo side: give its ``standard_error``; then $|\mathrm{left} - \mathrm{right}|$ must stay below
-      five standard errors, which a right equation exceeds about once in two million draws.
+      five standard errors, which a right equation exceeds in about one of two million comparisons.
     * An inequality: ``relation="<="`` or ``">="``, with the same slack.
 
     The line shows rounded numbers (the first one of a tensor), so that every machine prints the same.
@@ -44,14 +51,14 @@ def verify(
         label: the equation's label, ``"eq-…"``.
         left: the equation's left side.
         right: its right side.
-        tolerance: how far exact sides may be apart; finite, and not negative.
-        standard_error: standard error of ``left - right`` where one side is a Monte Carlo estimate; positive.
+        tolerance: the allowed difference of exact sides; finite, not negative.
+        standard_error: standard error of ``left - right`` if a side is a Monte Carlo estimate; positive.
         relation: ``"="``, ``"<="`` or ``">="``.
 
     Raises:
         VerificationError: if the sides disagree; it shows the worst element.
         ValueError: if a side is empty, not finite, or does not broadcast against the other.
-        TypeError: if a side is no number and no tensor.
+        TypeError: if a side is neither a number nor a tensor.
 
     Example:
         >>> import math, torch
@@ -74,7 +81,7 @@ def verify(
     if standard_error is not None:
         error = _side(standard_error, "standard_error")
         if not (error > 0).all():
-            raise ValueError("standard_error must be positive; leave it out where both sides are exact")
+            raise ValueError("standard_error must be positive; omit it if both sides are exact")
         slack = 5.0 * error
     try:
         a, b, slack = torch.broadcast_tensors(a, b, slack)
@@ -130,7 +137,7 @@ def _show(side: Tensor) -> str:
 
 
 def _number(value: float) -> str:
-    """Four decimals where that is readable, and never ``-0.0000``: rounding must not depend on the machine."""
+    """Four decimals where that is readable, but never ``-0.0000``, so that the text does not depend on the machine."""
     if abs(value) >= 1e6 or 1e-8 < abs(value) < 1e-3:
         return f"{value:.3e}"
     return f"{round(value, 4) + 0.0:.4f}"

@@ -1,8 +1,8 @@
-r"""Tails of distributions as differentiable functions: where there are such, no quadrature is needed (chapter 10).
+r"""Tails of distributions as differentiable functions, for which no quadrature is needed (chapter 10).
 
-dz/dφ = −(∂F/∂φ) / p(z) (``eq-imp-velocity``) asks for the derivative of F in φ, and that of F − 1 is the same. So
-`tail` gives C, either F(z) or F(z) − 1, written about the nearer end so that it does not cancel, and divided by a
-scale such as p(z), so that it neither over- nor underflows.
+dz/dφ = −(∂F/∂φ) / p(z) (``eq-imp-velocity``) needs the derivative of F in φ, which F − 1 has too. So `tail` returns C,
+either F(z) or F(z) − 1, computed from the nearer end so that it does not cancel, and divided by a scale such as p(z),
+so that it neither overflows nor underflows.
 """
 
 import math
@@ -23,10 +23,10 @@ from vaetut.distributions.copies import tensors_of
 from vaetut.distributions.support import is_transformed, support_ends
 
 TINY = torch.finfo(torch.float64).tiny
-SMALLEST = 1e-150  # for |y|, whose square is still a number
+SMALLEST = 1e-150  # for |y|, so that its square does not underflow
 
-# What a family gives for q, z, log s and the side: C/s, where ``lower`` says for each z whether C is F or F − 1. If it
-# is None the family chooses, also what differs from both by a constant: only the derivatives of C count then.
+# What a family returns for q, z, log s and the side: C/s, where ``lower`` says for each z whether C is F or F − 1. If
+# it is None the family chooses, and may add a constant to C: only the derivatives of C are used then.
 Tail = Callable[[Any, Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -37,7 +37,7 @@ def tail(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None = None) -> T
         q: a distribution of which `has_cdf` is true, with float64 parameters.
         z: values.
         log_scale: log s, without a gradient.
-        lower: where C shall be F; elsewhere it is F − 1.
+        lower: where C is F; elsewhere it is F − 1.
     """
     if isinstance(q, td.MixtureSameFamily):
         return _mixture_tail(q, z, log_scale, lower)
@@ -53,7 +53,7 @@ def tail(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None = None) -> T
 
 
 def log_density(q: Any, z: Tensor) -> Tensor:
-    """log p, with the digits that ``log_prob`` loses and no component of a mixture outside of its support."""
+    """log p, without the cancellation in ``log_prob``; components of a mixture only inside their supports."""
     if isinstance(q, td.MixtureSameFamily):
         return (log_weights(q) + component_log_density(q.component_distribution, z.unsqueeze(-1))).logsumexp(
             -1
@@ -70,7 +70,7 @@ def log_density(q: Any, z: Tensor) -> Tensor:
 
 
 def has_cdf(q: Any) -> bool:
-    """Whether `tail` is there for q."""
+    """Whether `tail` accepts q."""
     if isinstance(q, td.MixtureSameFamily):
         return type(q).log_prob is td.MixtureSameFamily.log_prob and has_cdf(q.component_distribution)
     if q.event_shape or isinstance(q, td.Independent):
@@ -83,7 +83,7 @@ def has_cdf(q: Any) -> bool:
 
 
 def is_known(q: Any) -> bool:
-    """Whether the CDF of q is one of this module or of the package, and need not be compared with its density."""
+    """Whether the CDF of q is from this module or the package, so that it need not be compared with the density."""
     if isinstance(q, td.MixtureSameFamily):
         return is_known(q.component_distribution)
     if _family(q, _TAILS) is not None:
@@ -114,7 +114,7 @@ def agrees(q: Distribution, z: Tensor) -> bool:
 
 
 def _family(q: Any, table: dict[Any, Any]) -> Any:
-    """The entry of q's class; of a subclass only if it has the density and the CDF of the class."""
+    """The entry of q's class; for a subclass only if it keeps the density and the CDF of the class."""
     for kind, entry in table.items():
         if isinstance(q, kind):
             same = (type(q).log_prob, type(q).cdf) == (kind.log_prob, kind.cdf)
@@ -131,7 +131,7 @@ def log_weights(q: Any) -> Tensor:
 
 
 def inside_components(component: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where z ``[…, 1]`` lies in the support of each component, and where above; and z moved into it."""
+    """Masks of z ``[…, 1]`` inside of and above the support of each component, and z clamped to it."""
     low, high = (end.detach() for end in support_ends(component))
     above = z > high
     inside = (z >= low) & ~above
@@ -144,7 +144,7 @@ def inside_components(component: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def _share_support(component: Any) -> bool:
-    """Whether no parameter is in the support of the components, so that a value lies in all of them or in none."""
+    """Whether the support of the components depends on no parameter, so that a value lies in all of them or in none."""
     support: Any = None if is_transformed(component) else component.support
     bounds = (getattr(support, name, 0.0) for name in ("lower_bound", "upper_bound"))
     return support is not None and not any(isinstance(bound, Tensor) for bound in bounds)
@@ -183,8 +183,9 @@ def _mixture_tail(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) ->
 def check_no_gap(q: Any) -> None:
     """Raise if the weights of a mixture move mass from one component to another across a gap in the support.
 
-    The quantile jumps there, at a u that moves with the weights: that is a part of the gradient of an expectation which
-    no derivative of a draw has. An end of a component that moves does no harm, for F stays continuous.
+    The quantile jumps there, at a u that moves with the weights: this adds a term to the gradient of an expectation
+        that
+    is in no derivative of a draw. An end of a component that moves is allowed, since F stays continuous.
     """
     weights = q.mixture_distribution.logits
     if not weights.requires_grad or not torch.is_grad_enabled() or _share_support(q.component_distribution):
@@ -197,8 +198,8 @@ def check_no_gap(q: Any) -> None:
     reached = high.gather(-1, order).cummax(-1).values
     if any_true(low[..., 1:] > reached[..., :-1]):
         raise ValueError(
-            "the supports of the mixture's components leave a gap, and its weights require a gradient: mass that moves "
-            "across the gap makes the implicit gradient wrong; use vaetut.score_function, or detach the weights"
+            "there is a gap between the supports of the mixture's components, and its weights require a gradient: mass "
+            "moves across the gap, so the implicit gradient is wrong; use vaetut.score_function, or detach the weights"
         )
 
 
@@ -209,12 +210,12 @@ def is_lower(q: Distribution, z: Tensor) -> Tensor:
 
 
 def overrides_cdf(q: Any) -> bool:
-    """Whether the class of q is derived from a known family but has a density or a CDF of its own."""
+    """Whether the class of q is a subclass of a known family with its own density or CDF."""
     return any(isinstance(q, kind) for kind in _TAILS) and _family(q, _TAILS) is None
 
 
 def is_through_transforms(q: Any) -> bool:
-    """Whether q is its base, moved by transforms that are increasing or decreasing, and nothing else."""
+    """Whether q is its base followed by monotone transforms, and nothing else."""
     return (
         isinstance(q, td.TransformedDistribution)
         and type(q).log_prob is td.TransformedDistribution.log_prob
@@ -235,7 +236,7 @@ def pull_back(q: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _generic_tail(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-    """By the methods of a class: ``cdf``, and ``survival`` where there is one."""
+    """From the methods ``cdf`` and, if there is one, ``survival``."""
     below = q.cdf(z)
     above = q.survival(z) if hasattr(q, "survival") else 1 - below
     lower = below < 0.5 if lower is None else lower
@@ -254,7 +255,7 @@ def _from_natural(value: Tensor, offset: Tensor, log_scale: Tensor, lower: Tenso
 
 
 def symmetric(log_cdf: Callable[[Tensor], Tensor]) -> Tail:
-    """A location-scale family that is symmetric, from log F of the standard variable."""
+    """A symmetric location-scale family, from log F of the standard variable."""
 
     def family(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
         y = (z - q.loc) / q.scale
@@ -278,7 +279,7 @@ def hazard(hazard_of: Callable[[Any, Tensor], Tensor], falling: bool = False) ->
 
 
 def _log_normal_cdf(y: Tensor) -> Tensor:
-    """log Φ(y): torch's own has no batching rule for vmap."""
+    """log Φ(y): torch's has no batching rule for vmap."""
     left = y < 0
     tail = torch.special.erfcx(torch.where(left, -y, 1.0) / math.sqrt(2)).log() - math.log(2)
     right = torch.log1p(-0.5 * torch.special.erfc(torch.where(left, 1.0, y) / math.sqrt(2)))
@@ -400,10 +401,10 @@ def _von_mises(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Te
     both = both + torch.where(both.detach().abs() < SMALLEST, SMALLEST, 0.0)
     sign = both.detach().sign()
     k, size = torch.broadcast_tensors(q.concentration, sign * both)
-    size = size - torch.where(size.detach() > math.pi - 1e-14, 1e-14, 0.0)  # a tail of no length has no log
+    size = size - torch.where(size.detach() > math.pi - 1e-14, 1e-14, 0.0)  # a tail of length 0 has no log
     above = round_tails.von_mises_is_above(k, size)
     value = torch.exp(round_tails.von_mises_log_tail(k, size) - log_scale)
-    # F₀, less 1 for t > 0. Between 0 and t it is ±½ off, which only the sum of the masses needs.
+    # F₀, minus 1 for t > 0. Between 0 and t it lacks ±½, which only the sum of the masses needs.
     half = torch.where(above, 0.0, 0.5 * (-log_scale).exp())
     first, last = (sign * torch.where(above, -value, value - half)).unbind()
     value = first - last

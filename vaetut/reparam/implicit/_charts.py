@@ -1,9 +1,8 @@
-"""Coordinates for the quadrature of implicit gradients, and what reduces to it (chapter 10, *Implicit*).
+"""Coordinates for the quadrature of implicit gradients, and distributions that reduce to it (chapter 10, *Implicit*).
 
-A `Chart` maps the support of a density to the real line so that both tails fall exponentially and nothing is lost near
-an end: x = log z on (0, ∞), x = logit z on (0, 1), x = arsinh of the standardised z on the real line. Gamma, beta,
-Student's t and F have their log-densities written in that coordinate. So they reach samples that have no room in a
-float64 beside an end of the support, and they keep the digits that cancel in ``log_prob``.
+It serves a density of which nothing but ``log_prob`` is known, mixtures of such, and transforms of them. A `Chart` maps
+the support to the real line so that both tails fall exponentially and nothing is lost near an end: x = log z on
+(0, ∞), x = logit z on (0, 1), x = arsinh of the standardised z on the real line.
 """
 
 import math
@@ -13,29 +12,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.distributions import (
-    Beta,
-    Dirichlet,
     Distribution,
-    FisherSnedecor,
-    Gamma,
-    InverseGamma,
-    Kumaraswamy,
     MixtureSameFamily,
-    StudentT,
-    VonMises,
 )
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from vaetut._support.validate import any_true
-from vaetut.distributions.shape_tails import beta_is_above, beta_log_density, beta_log_tail
 from vaetut.distributions.support import is_transformed
 from vaetut.reparam.implicit._cdf import inside_components
 from vaetut.reparam.implicit._quadrature import LogDensity, Split, reach, split
 
 TINY = math.log(torch.finfo(torch.float64).tiny)
 ULP = torch.finfo(torch.float64).eps
-# Nearer than this (relative to it) to an end other than 0 of the support, the distance from the end has lost half its
-# digits to rounding; and a power law, which takes over from there, is right to as many digits.
+# Nearer than this (as a fraction of it) to an end of the support other than 0, rounding has lost half the digits of the
+# distance from the end. There a power law is used, which is accurate to as many digits.
 ROOM = math.sqrt(ULP)
 
 
@@ -61,11 +51,9 @@ class Moved(NamedTuple):
 
 
 def move(q: Distribution, z: Tensor, rounds: int | None = None) -> Moved:
-    """Attach the implicit gradient to the detached samples ``z [samples, *batch]`` of a univariate q, in float64."""
+    """Attach the implicit gradient to detached samples ``z [samples, *batch]`` of a univariate q, in float64."""
     if isinstance(q, MixtureSameFamily):
         return _mixture(q, z, rounds)
-    if isinstance(q, VonMises):
-        return _von_mises(q, z, rounds)
     if is_transformed(q):
         return _transformed(q, z, rounds)
     return move_in(chart_of(q, z), q, z, rounds)
@@ -80,7 +68,7 @@ def move_in(chart: Chart, q: Distribution, z: Tensor, rounds: int | None) -> Mov
 
 
 def split_in(chart: Chart, x: Tensor, q: Distribution, rounds: int | None) -> Split:
-    """`split` in a chart, checked: all that belongs to the distribution must have been seen."""
+    """`split` in a chart, with a check that the density integrates to 1."""
     low, high = (torch.as_tensor(end, dtype=x.dtype, device=x.device) for end in (chart.low, chart.high))
     parts = split(chart.log_density, x, low.expand_as(x[0]), high.expand_as(x[0]), rounds)
     mass = torch.logaddexp(parts.log_below, parts.log_above).detach()
@@ -88,17 +76,14 @@ def split_in(chart: Chart, x: Tensor, q: Distribution, rounds: int | None) -> Sp
         worst = mass.flatten()[mass.abs().nan_to_num(math.inf).argmax()].exp()
         raise RuntimeError(
             f"exp({type(q).__name__}.log_prob) integrates to {float(worst):.6g} over the support, not to 1: either "
-            "log_prob is not normalised, or it has features too narrow for the quadrature to find (peaks that are far "
-            "apart belong in a MixtureSameFamily, whose components are treated one by one)"
+            "log_prob is not normalized, or it has features too narrow for the quadrature to find (write distant "
+            "peaks as a MixtureSameFamily, whose components are treated one by one)"
         )
     return parts
 
 
 def chart_of(q: Distribution, z: Tensor) -> Chart:
-    """The chart for q: written for its family, or found from the ends of its support."""
-    for family, make in _FAMILIES.items():
-        if isinstance(q, family) and (type(q).log_prob, type(q).cdf) == (family.log_prob, family.cdf):
-            return make(q, z)
+    """The chart for q, found from the ends of its support."""
     support: Any = q.support
     lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
     lower, upper = (_finite_end(end, z, q) for end in (lower, upper))
@@ -117,14 +102,14 @@ def _finite_end(end: Any, z: Tensor, q: Distribution) -> Tensor | None:
     if any_true(end.isinf()):
         if any_true(~end.isinf()):
             raise NotImplementedError(
-                f"the support of {type(q).__name__} ends at infinity for a part of the batch only; treat it apart"
+                f"the support of {type(q).__name__} ends at infinity for only a part of the batch; split the batch"
             )
         return None
     return end
 
 
 def _line(log_prob: LogDensity, z: Tensor) -> Chart:
-    """z = m + s sinh x, with m and s from where the density has fallen to 1/e of what it is at the likeliest sample."""
+    """z = m + s sinh x, with m and s from where the density has fallen to 1/e of its value at the likeliest sample."""
     unit = z.abs().amax(0)
     unit = torch.where(unit > 0, unit, 1.0)
     infinity = torch.full_like(unit, math.inf)
@@ -136,7 +121,7 @@ def _line(log_prob: LogDensity, z: Tensor) -> Chart:
 
     with torch.no_grad():
         m = z.gather(0, log_prob(z).argmax(0, keepdim=True))[0]
-        for _ in range(2):  # the second time from the middle of that interval, in case z is far out
+        for _ in range(2):  # the second time from the middle of that interval, in case z is far from it
             at_m = log_prob(m)
             left, right = widths(m, at_m - 1)
             middle = m + (right - left) / 2
@@ -146,7 +131,7 @@ def _line(log_prob: LogDensity, z: Tensor) -> Chart:
     def log_density(x: Tensor) -> Tensor:
         return log_prob(m + s * x.sinh()) + (s / 2).log() + x.abs() + torch.log1p(torch.exp(-2 * x.abs()))
 
-    # Up to e^300, whose square is finite still.
+    # Up to e^300, whose square is finite.
     return Chart(
         lambda z: torch.asinh((z - m) / s).clamp(-700.0, 700.0),
         lambda x: m + s * x.sinh(),
@@ -211,104 +196,8 @@ def _log_positive(z: Tensor) -> Tensor:
     return z.clamp(min=math.exp(TINY)).log()
 
 
-def _gamma(q: Any) -> Chart:
-    """x = log z; with y = log(rz/a), log g = a (y − e^y + 1) + (a log a − a − log Γ(a))."""
-    a, r = q.concentration, q.rate
-
-    def log_density(x: Tensor) -> Tensor:
-        y = x + (r / a).log()
-        return a * (y - y.expm1()) + (torch.xlogy(a, a) - a - a.lgamma())
-
-    return Chart(_log_positive, torch.exp, log_density)
-
-
-def _inverse_gamma(q: Any) -> Chart:
-    """The gamma's, with x = −log z."""
-    gamma = _gamma(q.base_dist)
-    return gamma._replace(
-        to_x=lambda z: -_log_positive(z), to_z=lambda x: (-x).exp(), sides=lambda *masses: masses[::-1]
-    )
-
-
-def beta_chart(a: Tensor, b: Tensor) -> Chart:
-    """x = logit z; log g = a log sigmoid(x) + b log sigmoid(−x) − log B(a, b).
-
-    z is written so that its gradient, z (1 − z), keeps its digits near 1.
-    """
-    constant = a.lgamma() + b.lgamma() - (a + b).lgamma()
-    return Chart(
-        lambda z: (z.log() - torch.log1p(-z)).clamp(TINY, -math.log(ULP / 2)),
-        lambda x: torch.where(x < 0, x.sigmoid(), 1 - (-x).sigmoid()),
-        lambda x: a * logsigmoid(x) + b * logsigmoid(-x) - constant,
-    )
-
-
-def _fisher_snedecor(q: Any) -> Chart:
-    """x = log z; d₁z/d₂ has the odds of a beta variable with concentrations d₁/2, d₂/2."""
-    odds = beta_chart(q.df1 / 2, q.df2 / 2)
-    return Chart(_log_positive, torch.exp, lambda x: odds.log_density(x + (q.df1 / q.df2).log()))
-
-
-def _kumaraswamy(q: Any) -> Chart:
-    """x = logit z; log g = log ab + a log z + (b − 1) log(1 − z^a) + log(1 − z), with log z = log sigmoid(x)."""
-    a, b = q.concentration1, q.concentration0
-
-    def log_density(x: Tensor) -> Tensor:
-        power = a * logsigmoid(x)  # log z^a
-        near = power > -0.5
-        rest = torch.where(
-            near,
-            (-torch.where(near, power, -1.0).expm1()).log(),
-            torch.log1p(-torch.where(near, -1.0, power).exp()),
-        )
-        return (a * b).log() + power + (b - 1) * rest + logsigmoid(-x)
-
-    ends = beta_chart(a, b)
-    return Chart(ends.to_x, ends.to_z, log_density, high=700.0)
-
-
-def _student_t(q: Any, z: Tensor) -> Chart:
-    """x = log |y| with y = (z − μ)/σ, whose sign stays; log g = x − (ν + 1)/2 · log(1 + y²/ν) + constant."""
-    df, loc, scale = q.df, q.loc, q.scale
-    sign = (z - loc.detach()).sign()
-    constant = ((df + 1) / 2).lgamma() - (df / 2).lgamma() + (4 / (math.pi * df)).log() / 2
-
-    def log_density(x: Tensor) -> Tensor:
-        log_w = 2 * x - df.log()
-        log_1_w = softplus(log_w, threshold=40)
-        # ν log(1 + w), w = y²/ν, is y² less what its derivative in ν is made of: a series keeps that for small w.
-        small = log_w < -4.0
-        w = torch.where(small, log_w, -4.0).exp()
-        series: Any = 0.1  # log(1 + w)/w = 1 − w/2 + w²/3 − …
-        for k in range(9, 0, -1):
-            series = 1 / k - w * series
-        square = torch.where(small, 2 * x, 0.0).exp()
-        return x - (torch.where(small, square * series, df * log_1_w) + log_1_w) / 2 + constant
-
-    def sides(below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
-        near, far = torch.logaddexp(torch.zeros_like(below), below) - math.log(2), above - math.log(2)
-        return torch.where(sign > 0, near, far), torch.where(sign > 0, far, near)
-
-    return Chart(
-        lambda z: _log_positive(((z - loc) / scale).abs()),
-        lambda x: loc + scale * sign * x.exp(),
-        log_density,
-        sides=sides,
-    )
-
-
-_FAMILIES: dict[Any, Callable[[Any, Tensor], Chart]] = {
-    Beta: lambda q, z: beta_chart(q.concentration1, q.concentration0),
-    FisherSnedecor: lambda q, z: _fisher_snedecor(q),
-    Gamma: lambda q, z: _gamma(q),
-    InverseGamma: lambda q, z: _inverse_gamma(q),
-    Kumaraswamy: lambda q, z: _kumaraswamy(q),
-    StudentT: _student_t,
-}
-
-
 def _mixture(q: Any, z: Tensor, rounds: int | None) -> Moved:
-    """dz/dφ = Σ πₖ pₖ/p · dzₖ/dφ − Σ ∂πₖ/∂φ · Fₖ / p, with dzₖ/dφ the gradient at z were it a draw of component k."""
+    """dz/dφ = Σ πₖ pₖ/p · dzₖ/dφ − Σ ∂πₖ/∂φ · Fₖ / p, with dzₖ/dφ the gradient of a draw z of component k."""
     component = q.component_distribution
     each = z.unsqueeze(-1).expand(*z.shape, component.batch_shape[-1])
     inside, beyond, safe = inside_components(component, each)
@@ -330,28 +219,8 @@ def _mixture(q: Any, z: Tensor, rounds: int | None) -> Moved:
     return Moved(z + (step - step.detach()), below, above)
 
 
-def _von_mises(q: Any, z: Tensor, rounds: int | None) -> Moved:
-    """The circle is cut at ±π, wherever μ is: dz/dφ = v(z) − v(π) p(π)/p(z), with v the gradient for a cut at μ ± π."""
-    loc = q.loc.detach()
-
-    def turned(t: Tensor) -> Tensor:
-        return torch.remainder(t - loc + math.pi, 2 * math.pi) - math.pi
-
-    cut = turned(torch.full_like(z[:1], math.pi))
-    t = torch.cat([turned(z), cut])
-    ends = torch.full_like(loc, math.pi)
-    moved = move_in(_interval(lambda t: q.log_prob(t + loc), -ends, ends), q, t, rounds)
-    with torch.no_grad():
-        ratio = torch.exp(q.concentration * (cut.cos() - turned(z).cos()))
-        total = torch.logaddexp(moved.log_below, moved.log_above)
-        mass = (moved.log_below - total).exp()
-        below = (mass[:-1] - mass[-1:] + (t[:-1] < cut)).clamp(0.0, 1.0)
-    step = (moved.z - t)[:-1] - ratio * (moved.z - t)[-1:]
-    return Moved(z + (step - step.detach()), below.log(), torch.log1p(-below))
-
-
 def _transformed(q: Any, z: Tensor, rounds: int | None) -> Moved:
-    """Move the variable of the base, and apply the transforms to it."""
+    """Attach the gradient to the variable of the base, and apply the transforms to it."""
     sign: Any = 1
     with torch.no_grad():
         y = z
@@ -366,21 +235,3 @@ def _transformed(q: Any, z: Tensor, rounds: int | None) -> Moved:
     below = torch.where(rising, moved.log_below, moved.log_above)
     above = torch.where(rising, moved.log_above, moved.log_below)
     return Moved(z + (image - image.detach()), below, above)
-
-
-def move_dirichlet(q: Dirichlet, z: Tensor) -> Tensor:
-    """Attach the gradient to draws ``[samples, *batch, K]`` of a Dirichlet.
-
-    z_k is beta with concentrations αₖ and Σⱼ αⱼ − αₖ, and what the others share among them does not depend on αₖ:
-    when αₖ moves, z_k moves as that beta does and the others shrink in proportion.
-    """
-    others = 1 - torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-    a, b = q.concentration, (q.concentration @ others).detach()
-    x = (_log_positive(z) - _log_positive(z @ others)).detach()
-    log_tail = beta_log_tail(a, b, x)
-    # dx/dα = −∂F/∂α / g(x), with F or F − 1
-    slope = (
-        torch.where(beta_is_above(a, b, x), 1.0, -1.0) * (log_tail - beta_log_density(a, b, x)).detach().exp()
-    )
-    step = z * slope * (log_tail - log_tail.detach())
-    return z + step - z * step.sum(-1, keepdim=True)

@@ -1,11 +1,11 @@
 r"""Draws with the derivatives of their CDF, of any order: dz/dφ = −(∂F/∂φ)/p and dz/du = 1/p (chapter 10).
 
-In the backward pass they are computed as they stand, from `tail` and `log_density` at z. Where a second derivative is
-taken the two are functions of z, too, and z is the draw with its own derivatives: it moves with φ and u.
+In the backward pass they are computed as they stand, from `tail` and `log_density` at z. For a second
+derivative the two are also functions of z, and z is the draw with its own derivatives in φ and u.
 
 Under a transform of `torch.func`, or in forward mode, z is instead the result of steps of Newton's method on
-F(z; φ) = u that start at the root: they change no value, but each of them doubles the number of derivatives that are
-right, so that after two of them those up to the third are.
+F(z; φ) = u that start at the root: they do not change the value, but each step doubles the number of correct
+derivatives, so that after two steps those up to the third are correct.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from vaetut.reparam.implicit._cdf import log_density, tail
 
 
 def attach_by_cdf(q: Distribution, z: Tensor, u: Tensor | None, hidden: bool = False) -> Tensor:
-    """z with its derivatives in the tensors of q, or in ``hidden`` ones, and in u, whose quantile it is."""
+    """z with its derivatives in the tensors of q (and in ``hidden`` ones), and in u, of which z is the quantile."""
     tensors = tensors_of(q)
     if hidden or under_transform(z, *tensors, *([] if u is None else [u])):
         return _by_newton(q, z, u)
@@ -53,7 +53,7 @@ class _ByCdf(torch.autograd.Function):
         draw, *tensors = ctx.saved_tensors
         again = torch.is_grad_enabled()
         needed = ctx.needs_input_grad[3:]
-        if again:  # new names for the same tensors, lest z be differentiated through, too
+        if again:  # aliases of the tensors, so that z is not differentiated through as well
             leaves = [tensor.view_as(tensor) for tensor in tensors]
         else:
             leaves = [t.detach().requires_grad_(need) for t, need in zip(tensors, needed, strict=True)]

@@ -1,12 +1,12 @@
-"""Quadrature for implicit gradients: how a sample moves when its density does (chapter 10, *Implicit*).
+"""Quadrature for implicit gradients: the derivative of a sample in the parameters of its density (chapter 10).
 
-Everything happens in one coordinate x on the real line, and in log space. With g the density of x and F its CDF,
+All computations are in one coordinate x on the real line, and in log space. With g the density of x and F its CDF,
 
     dx/dφ = −∂F/∂φ / g = F (1 − F) / g · (E[∂ log g(t)/∂φ | t > x] − E[∂ log g(t)/∂φ | t < x]).
 
 The second form is the one computed here. Both conditional means are weighted averages, so that nothing overflows or
-cancels in a tail; and a part of log g that is constant in t drops out of their difference, so that an inexact
-normalising constant does no harm (torch's von Mises has one that is good to seven digits).
+cancels in a tail; and a part of log g that is constant in t cancels in their difference, so that an inexact normalizing
+constant has no effect (that of torch's von Mises is accurate to seven digits).
 
 The integrals are Gauss–Legendre sums over panels that are halved until they resolve g. One mesh serves all samples of
 a distribution; each sample only adds the two pieces of the panel that it lies in.
@@ -21,20 +21,20 @@ import torch
 from torch import Tensor
 
 LogDensity = Callable[[Tensor], Tensor]  # [points, *batch] -> [points, *batch], differentiable in φ
-FLOOR = -1e200  # stands in for log 0 where −inf would make a NaN
+FLOOR = -1e200  # used for log 0 where −inf would give a NaN
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 NODES = 16  # of the Gauss–Legendre rule on a panel
-PANELS = 8  # to begin with
-MAX_ROUNDS = 60  # of halving: enough to close in on a kink
+PANELS = 8  # initially
+MAX_ROUNDS = 60  # of halving: enough to isolate a kink
 MAX_PANELS = 256
 DEPTH = 38.0  # how far log g falls from its value at the samples to the ends of the mesh; beyond, it is extrapolated
-TOLERANCE = 1e-12  # of a panel's error beside all that it is added to; a smooth density stays far below it
+TOLERANCE = 1e-12  # for a panel's error relative to the sum; a smooth density stays far below it
 
 
 def _legendre() -> tuple[Array, Array, Array]:
-    """Nodes, weights, and the matrix from values at the nodes to what tells whether they resolve a function: two
-    Legendre coefficients in the middle, the two last ones, and the interpolant at the two ends of the panel."""
+    """Nodes, weights, and the matrix from values at the nodes to numbers that show whether a function is resolved: two
+    Legendre coefficients in the middle, the last two, and the interpolant at both ends of the panel."""
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     degree = np.arange(NODES)[:, None]
     coefficients = (degree + 0.5) * weights * np.polynomial.legendre.legvander(nodes, NODES - 1).T
@@ -46,7 +46,7 @@ RULE = _legendre()
 
 
 class Split(NamedTuple):
-    """How distributions divide at x, and how x moves with their parameters; each ``[samples, *batch]``."""
+    """The masses of distributions below and above x, and the gradient of x; each ``[samples, *batch]``."""
 
     step: Tensor  # 0, with gradient dx/dφ
     log_below: Tensor  # log of the mass below x
@@ -66,13 +66,13 @@ _Part = tuple[Tensor, Tensor]  # of the distribution: its log mass, and the mean
 
 
 def split(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds: int | None = None) -> Split:
-    """Split distributions at their samples and attach the implicit gradient to the places of the split.
+    """Split distributions at their samples and attach the implicit gradient to the samples.
 
     Args:
-        log_density: log g, normalised up to rounding.
+        log_density: log g, normalized up to rounding.
         x: detached float64 samples ``[samples, *batch]``.
-        low: where ``log_density`` stops being computable, ``[*batch]``; beyond this end, and beyond the mesh, log g is
-            continued as a straight line.
+        low: the end of the range in which ``log_density`` can be computed, ``[*batch]``; beyond this end, and beyond
+            the mesh, log g is continued as a straight line.
         high: the same at the other end.
         rounds: how often to refine the mesh; None until it resolves g, which depends on the data.
 
@@ -86,7 +86,7 @@ def split(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds:
         right = mesh.left + mesh.width
         place = mesh.left.unsqueeze(1) + mesh.width.unsqueeze(1) * _column((nodes + 1) / 2, x, dim)
     value = _finite(log_density, place, x[:1], rounds is not None)
-    log_mass = torch.where(mesh.log_mass > FLOOR, mesh.log_mass, math.inf)  # no share of nothing
+    log_mass = torch.where(mesh.log_mass > FLOOR, mesh.log_mass, math.inf)  # a mass of 0 has no weight
     share = (
         torch.exp(value.detach() - log_mass.unsqueeze(1))
         * mesh.width.unsqueeze(1)
@@ -115,25 +115,25 @@ def split(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds:
 
 
 def reach(
-    log_density: LogDensity, centre: Tensor, level: Tensor, low: Tensor, high: Tensor,
+    log_density: LogDensity, center: Tensor, level: Tensor, low: Tensor, high: Tensor,
     exponents: tuple[float, float, int] = (-30.0, 3.5, 20),
 ) -> Tensor:  # fmt: skip
-    """Distances ``[2, *batch]`` to the left and the right of ``centre`` beyond which log g stays below ``level``.
+    """Distances ``[2, *batch]`` to the left and the right of ``center`` beyond which log g stays below ``level``.
 
-    Log g is looked at on a geometric grid, 2 to the power of ``exponents`` (first, stride, count), then on a finer one.
+    Log g is evaluated on a geometric grid, 2 to the power of ``exponents`` (first, stride, count), then on a finer one.
     """
-    sign = _column(np.array([-1.0, 1.0]), centre, centre.dim())
+    sign = _column(np.array([-1.0, 1.0]), center, center.dim())
 
     def outermost(first: Tensor, stride: float, count: int) -> Tensor:
-        steps = _column(np.arange(1.0, count + 1), centre, centre.dim() + 1)
-        x = (centre + sign * torch.exp2(first + stride * (steps - 1))).clamp(low, high)
-        above = _evaluate(log_density, x, centre.dim()) >= level
+        steps = _column(np.arange(1.0, count + 1), center, center.dim() + 1)
+        x = (center + sign * torch.exp2(first + stride * (steps - 1))).clamp(low, high)
+        above = _evaluate(log_density, x, center.dim()) >= level
         return first + stride * (above * steps).amax(
             0
         )  # one step beyond the outermost point that is not below
 
     first, stride, count = exponents
-    coarse = outermost(torch.full_like(sign * centre, first), stride, count) - stride
+    coarse = outermost(torch.full_like(sign * center, first), stride, count) - stride
     return torch.exp2(outermost(coarse + stride / 8, stride / 8, 7))
 
 
@@ -148,7 +148,7 @@ def _evaluate(log_density: LogDensity, x: Tensor, batch_dim: int) -> Tensor:
 
 
 def _finite(log_density: LogDensity, x: Tensor, safe: Tensor, always: bool) -> Tensor:
-    """log g at ``x``, FLOOR with gradient 0 where it is not finite: there its own gradient may be NaN."""
+    """log g at ``x``, replaced by FLOOR with gradient 0 where it is not finite, since its gradient may be NaN."""
     value = _evaluate(log_density, x, safe.dim() - 1)
     finite = value.detach().isfinite()
     if always or not finite.all():
@@ -159,7 +159,7 @@ def _finite(log_density: LogDensity, x: Tensor, safe: Tensor, always: bool) -> T
 
 
 def _panels(log_density: LogDensity, left: Tensor, width: Tensor) -> _Panels:
-    """Integrate g over panels and judge how well each of them resolves it."""
+    """Integrate g over panels and estimate the error of each."""
     dim = left.dim() - 1
     nodes, weights, checks = RULE
     unit = _column((np.append(nodes, [-1.0, 1.0]) + 1) / 2, left, dim)
@@ -172,27 +172,27 @@ def _panels(log_density: LogDensity, left: Tensor, width: Tensor) -> _Panels:
     found = torch.tensordot(_column(checks.ravel(), left, 0).reshape(6, NODES), inner, ([1], [1]))
     half = found[:2].abs().amax(0)
     full = torch.cat([found[2:4], found[4:] - ends.movedim(1, 0)]).abs().amax(0)
-    # What a polynomial misses falls geometrically with its degree n, as r^n, and the rule's error as r^(2n): r^(3n/2)
-    # is on the safe side. At a kink both fall like a power of n, the ratio is near 1, and the error is what is missed.
-    # At a kink of log g its gradient jumps; that counts beside the variation of g, however little g varies.
+    # The polynomial's error falls geometrically with its degree n, as r^n, and the rule's error as r^(2n): r^(3n/2)
+    # is a safe estimate. At a kink both fall like a power of n, the ratio is near 1, and the errors are equal.
+    # At a kink of log g its gradient jumps; that is counted in addition to the variation of g.
     variation = (density.amax(1) - density.amin(1)).clamp(min=1e-7)
     log_error = (full / variation).log() + (full / half.clamp(min=1e-300)).clamp(max=1.0).log()
     return _Panels(left, width, log_mass, log_error)
 
 
 def _mesh(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds: int | None) -> _Panels:
-    """Panels from left to right that reach beyond all samples, as far as g matters to any of them."""
+    """Panels from left to right that cover all samples and all of g that is not negligible for them."""
     dim = x.dim() - 1
     at_x = log_density(x)
-    centre = x.gather(0, at_x.argmax(0, keepdim=True))[0]
+    center = x.gather(0, at_x.argmax(0, keepdim=True))[0]
     lowest, highest = x.amin(0), x.amax(0)
-    distance = reach(log_density, centre, at_x.amin(0) - DEPTH, low, high)
-    first = torch.minimum((centre - distance[0]).clamp(min=low), lowest)
-    last = torch.maximum((centre + distance[1]).clamp(max=high), highest)
+    distance = reach(log_density, center, at_x.amin(0) - DEPTH, low, high)
+    first = torch.minimum((center - distance[0]).clamp(min=low), lowest)
+    last = torch.maximum((center + distance[1]).clamp(max=high), highest)
     width = ((last - first) / PANELS).expand(PANELS, *first.shape)
     mesh = _panels(log_density, first + width * _column(np.arange(float(PANELS)), first, first.dim()), width)
     for _ in range(MAX_ROUNDS if rounds is None else rounds):
-        # A panel matters as much as its mass beside all the mass on its side of the samples.
+        # The weight of a panel is its mass relative to all the mass on its side of the samples.
         end = mesh.left + mesh.width
         below = torch.where(mesh.left <= lowest, mesh.log_mass, -math.inf).logsumexp(0).clamp(min=FLOOR)
         above = torch.where(end >= highest, mesh.log_mass, -math.inf).logsumexp(0).clamp(min=FLOOR)
@@ -207,7 +207,7 @@ def _mesh(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds:
         index = error.topk(count, 0).indices
         left, width = mesh.left.gather(0, index), mesh.width.gather(0, index) / 2
         halves = _panels(log_density, torch.cat([left, left + width]), torch.cat([width, width]))
-        # Where neither half is better than the whole, it is the rounding of log g that cannot be resolved.
+        # If neither half is better than the whole, the error is the rounding of log g.
         before = (mesh.log_mass + mesh.log_error).gather(0, index)
         after = (halves.log_mass + halves.log_error).unflatten(0, (2, count)).amin(0)
         noise = (after > before - 0.3) & (mesh.log_error.gather(0, index) < math.log(1e-3))
@@ -223,11 +223,9 @@ def _mesh(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds:
 
 
 def _tail(log_density: LogDensity, end: Tensor, inward: Tensor, safe: Tensor) -> _Part:
-    """The part beyond ``end``, were log g a straight line there, with the slope that it has just inside."""
+    """The part beyond ``end``, where log g is continued as a straight line with its slope just inside."""
     with torch.no_grad():
-        inward = inward.clamp(
-            -4.0, 4.0
-        )  # far enough for the digits of the slope, and near enough for its truth
+        inward = inward.clamp(-4.0, 4.0)  # a step that balances rounding and truncation error of the slope
         pair = torch.stack([end, end + inward])
         at_end, at_inner = log_density(pair).unbind()
         slope = (at_inner - at_end) / inward.abs()
@@ -243,7 +241,7 @@ def _first_cells(log_mass: Tensor, means: Tensor, last: Tensor) -> _Part:
     """The union of the cells 0, …, ``last`` for each sample; ``last`` is ``[samples, *batch]``."""
     cells = len(log_mass)
     cell = torch.arange(cells, device=last.device).reshape(-1, *[1] * (last.dim() - 1))
-    if len(last) > cells:  # cheaper for every cell than for every sample
+    if len(last) > cells:  # computing it for every cell is cheaper than for every sample
         total, mean = _first_cells(log_mass, means, cell.expand_as(log_mass))
         return total.gather(0, last), mean.gather(0, last)
     log_mass = torch.where(cell.unsqueeze(1) <= last, log_mass.unsqueeze(1), -math.inf)

@@ -1,7 +1,7 @@
-r"""The implicit family in the registry: $z = F_\phi^{-1}(u)$ where F has no inverse that can be written down.
+r"""The implicit family in the registry: $z = F_\phi^{-1}(u)$ for F without a closed-form inverse.
 
-Chapter 10, *Implicit*. Uniform noise u and the root of $F_\phi(z) = u$ make an honest pair of noise and map, and it is
-what `implicit_gradient` differentiates. No draw needs the root: ``rsample`` takes z from the sampler of q and gives it
+Chapter 10, *Implicit*. Uniform noise u and the root of $F_\phi(z) = u$ are a noise and a map, and this map is what
+`implicit_gradient` differentiates. Draws do not need the root: ``rsample`` takes z from the sampler of q and attaches
 the same gradient.
 """
 
@@ -28,6 +28,7 @@ from torch.nn.functional import logsigmoid
 from vaetut.distributions import Erlang
 from vaetut.distributions._special import log_gamma_quantile
 from vaetut.distributions.copies import with_tensors
+from vaetut.distributions.shape_tails import under_transform
 from vaetut.distributions.support import support_ends
 from vaetut.reparam._map import Map
 from vaetut.reparam.implicit._cdf import (
@@ -46,7 +47,7 @@ from vaetut.reparam.implicit.gradient import differentiable, implicit_rsample, u
 from vaetut.reparam.noise import StandardUniform
 from vaetut.reparam.registry import families, register_reparameterization, reparameterize
 
-_DOUBLINGS, _STEPS = 60, 100
+_WIDENINGS, _STEPS = 20, 64  # by 8 each, and of Newton or of halving
 
 
 def _is_univariate(q: Any) -> bool:
@@ -61,19 +62,19 @@ def _is_univariate(q: Any) -> bool:
 
 
 def _is_movable(q: Any) -> bool:
-    """Whether a mixture has the map: the class may."""
+    """Whether a mixture has the map (not all of its class do)."""
     return isinstance(q, type) or _is_univariate(q)
 
 
 def implicit(q: Distribution) -> Map:
-    """Give the map of a univariate density, or of a mixture of vectors with independent coordinates."""
+    """The map of a univariate density, or of a mixture of vectors with independent coordinates."""
 
     def g(u: Tensor) -> Tensor:
         u = u.expand(torch.broadcast_shapes(u.shape, q.batch_shape + q.event_shape))
         return differentiable(univariate(q), quantile(q, u.detach()), u)
 
     like = _like(q)
-    fast = isinstance(q, Gamma | Beta) and like.dtype == torch.float32  # what implicit_rsample would come to
+    fast = isinstance(q, Gamma | Beta) and like.dtype == torch.float32  # the same as implicit_rsample
     return Map(
         StandardUniform(like, q.batch_shape, q.event_shape),
         g,
@@ -81,7 +82,7 @@ def implicit(q: Distribution) -> Map:
     )
 
 
-# The classes that have no inverse CDF to write down are named, so that the map comes before that of a base class.
+# Classes without a closed-form inverse CDF are registered by name, so that the map precedes that of a base class.
 for _kind in (Gamma, Chi2, Erlang, Beta, StudentT, FisherSnedecor, VonMises, MixtureSameFamily, Distribution):
     register_reparameterization(
         _kind,
@@ -89,7 +90,7 @@ for _kind in (Gamma, Chi2, Erlang, Beta, StudentT, FisherSnedecor, VonMises, Mix
         noise="u ~ U(0, 1)",
         g="F⁻¹(u), with dz/dφ = −∂F/∂φ / q(z)",
         tex=r"F_\phi^{-1}(u), \quad \frac{\partial z}{\partial \phi} = -\frac{\partial_\phi F_\phi(z)}{q_\phi(z)}",
-        remark="any univariate density, in all its parameters: g solves for the root, rsample has no need to"
+        remark="any univariate density, in all its parameters; g solves for the root, rsample does not need it"
         if _kind is Distribution
         else "",
         applies={Distribution: _is_univariate, MixtureSameFamily: _is_movable}.get(_kind),
@@ -100,12 +101,12 @@ for _kind in (Gamma, Chi2, Erlang, Beta, StudentT, FisherSnedecor, VonMises, Mix
     Dirichlet,
     "implicit",
     noise="none",
-    g="none: each concentration moves its own coordinate as a beta variable, and the others in proportion",
+    g="none: each concentration moves its own coordinate as a beta variable, and scales the others",
     tex=r"\frac{\partial z}{\partial \alpha_k} = \frac{z - e_k}{1 - z_k} \frac{\partial_{\alpha_k} F(z_k)}{p(z_k)}",
-    remark="an unbiased gradient for draws, but of no single g; via='composition' has one",
+    remark="an unbiased gradient of the draws, which does not come from one map g; via='composition' has one",
 )
 def dirichlet(q: Dirichlet) -> Map:
-    """Give the draws of a Dirichlet."""
+    """The draws of a Dirichlet; it has no map."""
     fast = q.concentration.dtype == torch.float32
     return Map(None, None, q.rsample if fast else lambda shape: implicit_rsample(q, shape))
 
@@ -114,8 +115,8 @@ def dirichlet(q: Dirichlet) -> Map:
 def quantile(q: Distribution, u: Tensor) -> Tensor:
     """Solve F(z) = u for z, in the shape of u, which ends in the batch and event shape of q.
 
-    Where the package has a closed form or the gamma's quantile it is that; else the root of the log odds of F is found
-    by Newton's method inside a bracket, with F as in `_cdf` or integrated (see `_charts`). All is done in float64.
+    If the package has a closed form or the gamma's quantile, that is used; otherwise the root of the log odds of F is
+    found by Newton's method inside a bracket, with F from `_cdf` or by quadrature (`_charts`). Computed in float64.
     """
     return _quantile(with_tensors(q, Tensor.double), u.double()).to(u.dtype)
 
@@ -154,7 +155,7 @@ def _real(y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _line_to(low: Tensor, high: Tensor) -> ToZ:
-    """The real line onto the support, by an increasing map that its ends choose."""
+    """An increasing map from the real line onto the support, chosen by the ends of the support."""
     width = torch.where(low.isfinite() & high.isfinite(), high - low, 1.0)
     from_low, from_high = torch.where(low.isfinite(), low, 0.0), torch.where(high.isfinite(), high, 0.0)
 
@@ -196,31 +197,36 @@ def _solve(u: Tensor, to_z: ToZ, odds: Odds, low: Tensor | None = None, high: Te
 
     if low is None or high is None:
         low, high = torch.full_like(u, -1), torch.full_like(u, 1)
-        for _ in range(_DOUBLINGS):
+        for _ in range(_WIDENINGS):
             outside = look(low)[0] > 0
-            if not outside.any():
+            if not _is_any(outside):
                 break
-            low = torch.where(outside, 2 * low, low)
-        for _ in range(_DOUBLINGS):
+            low = torch.where(outside, 8 * low, low)
+        for _ in range(_WIDENINGS):
             outside = look(high)[0] < 0
-            if not outside.any():
+            if not _is_any(outside):
                 break
-            high = torch.where(outside, 2 * high, high)
+            high = torch.where(outside, 8 * high, high)
     y = (low + high) / 2
     for _ in range(_STEPS):
         miss, slope = look(y)
         low, high = torch.where(miss < 0, y, low), torch.where(miss < 0, high, y)
         step = y - miss / slope
         step = torch.where((step > low) & (step < high), step, (low + high) / 2)
-        done = (step - y).abs() <= 1e-15 * y.abs().clamp(min=1e-3)
+        wrong = (step - y).abs() > 1e-15 * y.abs().clamp(min=1e-3)
         y = step
-        if done.all():
+        if not _is_any(wrong):
             break
     return to_z(y)[0]
 
 
+def _is_any(mask: Tensor) -> bool:
+    """Whether any value is true; where there are none to be read, as under vmap, all steps are made."""
+    return under_transform(mask) or bool(mask.any())
+
+
 def _coordinates(q: Any, u: Tensor) -> Tensor:
-    """One coordinate after another, each of the univariate mixture that those before it leave."""
+    """One coordinate after another, each from its univariate conditional mixture given the earlier ones."""
     dims, parts = len(q.event_shape), q.component_distribution
     base = parts.base_dist
     dim = -1 - dims

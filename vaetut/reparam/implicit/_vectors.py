@@ -1,7 +1,7 @@
 r"""Mixtures of vectors with independent coordinates: the distributional transform (chapter 10, *Implicit*).
 
 Given the coordinates before it, coordinate d of such a mixture is a univariate mixture, whose weights are the
-responsibilities that those coordinates leave: w_kd ∝ πₖ Π_{j<d} p_kj(z_j). So u_d = F_d(z_d | z_<d) turns z into
+responsibilities given those coordinates: w_kd ∝ πₖ Π_{j<d} p_kj(z_j). So u_d = F_d(z_d | z_<d) turns z into
 independent uniform numbers, one after another, and its inverse, for fixed u, is the map that is differentiated:
 
 p_d dz_d + Σ_{j<d} ∂F_d/∂z_j dz_j + ∂F_d/∂φ = 0, with ∂F_d/∂z_j = Σₖ w_kd (F_kd − F_d) ∂ log p_kj/∂z_j.
@@ -41,7 +41,7 @@ def is_vector_mixture(q: Any) -> bool:
 
 
 class Conditionals(NamedTuple):
-    """What the coordinates have, given those before them; ``[…, K, D]`` or ``[…, D]``."""
+    """The conditional quantities of each coordinate given those before it; ``[…, K, D]`` or ``[…, D]``."""
 
     log_each: Tensor  # log p_kd
     log_weights: Tensor  # log w_kd
@@ -49,7 +49,7 @@ class Conditionals(NamedTuple):
 
 
 def conditionals(q: Any, each: Tensor) -> Conditionals:
-    """At z, given once for each component: ``each [*sample, *batch, K, *event]``."""
+    """The conditionals at z, which is repeated for each component: ``each [*sample, *batch, K, *event]``."""
     dims = len(q.event_shape)
     log_each = component_log_density(q.component_distribution.base_dist, each).flatten(-dims)
     before = torch.cat([torch.zeros_like(log_each[..., :1]), log_each[..., :-1].cumsum(-1)], -1)
@@ -75,14 +75,14 @@ def conditional_tails(q: Any, each: Tensor, at: Conditionals, scale: Tensor) -> 
 
 
 def for_each_component(q: Any, z: Tensor) -> Tensor:
-    """Z in float64, once for each component."""
+    """``z`` in float64, repeated for each component."""
     dim = -1 - len(q.event_shape)
     count = q.component_distribution.batch_shape[-1]
     return z.double().nan_to_num().unsqueeze(dim).expand(*z.shape[: z.dim() + dim + 1], count, *q.event_shape)
 
 
 def attach_by_conditionals(q: Distribution, z: Tensor, u: Tensor | None = None) -> Tensor:
-    """z with its derivatives in the tensors of q, and in u, of which it is the image."""
+    """z with its derivatives in the tensors of q, and in u, which the map takes to z."""
     tensors = tensors_of(q)
     z = z.detach()
     if under_transform(z, *tensors, *([] if u is None else [u])):
@@ -133,7 +133,7 @@ class _ByConditionals(torch.autograd.Function):
 
 
 def _back_substitute(cotangent: Tensor, pull: Tensor, score: Tensor) -> Tensor:
-    """What is left of the cotangent of each coordinate after what the later ones pass on to it."""
+    """The cotangent of each coordinate after back substitution through the later ones."""
     held = torch.zeros_like(pull[..., 0])
     weights: list[Tensor] = []
     for d in range(cotangent.shape[-1] - 1, -1, -1):

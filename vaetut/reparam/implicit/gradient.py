@@ -1,15 +1,14 @@
 r"""Implicit gradients for any univariate density (chapter 10, *Implicit*).
 
-Where no map g can be written down, its derivative still can: F(z; φ) = u does not move when φ does, hence
+Where the map g has no closed form, its derivative has one: F(z; φ) = u is constant when φ changes, hence
 
 dz/dφ = −(∂F/∂φ) / q(z), with F the CDF (``eq-imp-velocity``).
 
-And ∂F/∂φ is an integral of q ∂ log q/∂φ (``eq-imp-score-integral``), so that a sampler and a ``log_prob`` are all it
-takes: no CDF, no inverse (Figurnov, Mohamed and Mnih 2018, *Implicit reparameterization gradients*; there the CDF is
+And ∂F/∂φ is an integral of q ∂ log q/∂φ (``eq-imp-score-integral``), so a sampler and a ``log_prob`` are enough; no CDF
+and no inverse is needed (Figurnov, Mohamed and Mnih 2018, *Implicit reparameterization gradients*; there the CDF is
 differentiated).
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,23 +28,21 @@ from vaetut.distributions.copies import tensors_of, with_tensors
 from vaetut.distributions.shape_tails import under_transform
 from vaetut.distributions.support import is_transformed
 from vaetut.reparam.implicit._cdf import agrees, check_no_gap, has_cdf, is_known
-from vaetut.reparam.implicit._charts import move, move_dirichlet
+from vaetut.reparam.implicit._dirichlet import move_dirichlet
 from vaetut.reparam.implicit._exact import attach_by_cdf
+from vaetut.reparam.implicit._pieces import attach_by_quadrature, has_hidden, once
 from vaetut.reparam.implicit._vectors import attach_by_conditionals, is_vector_mixture
 
 _NATIVE = (Gamma, Beta, Dirichlet)  # a Chi2 is a Gamma
-_BUDGET = 2**18  # values of log_prob that are held at a time
-_ROUNDS = 10  # of refinement under torch.func, where their number cannot depend on the data
 
 
 def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool | None = None) -> Tensor:
     r"""Draw z from q, with the implicit gradient in every parameter (chapter 10, ``eq-imp-estimator``).
 
-    The exact gradient is −(∂F/∂φ)/p, by quadrature where q has no CDF (see `implicit_gradient`), in float64 whatever
-    the dtype of q. torch has
-    one of its own for the gamma (and chi-squared), the beta and the Dirichlet, an approximation by series, in float64
-    too. The largest relative errors of dz/dφ in several runs of ``benchmarks/implicit.py``, over draws whose
-    parameters are spread evenly on a log scale (torch's against the exact one, that against mpmath):
+    The exact gradient is −(∂F/∂φ)/p, by quadrature where q has no CDF (see `implicit_gradient`), in float64 for
+    any dtype of q. torch has its own for the gamma (and chi-squared), the beta and the Dirichlet, an approximation by
+    series, in float64 too. The largest relative errors of dz/dφ in several runs of ``benchmarks/implicit.py``, over
+    draws whose parameters are spread evenly on a log scale (torch's against the exact one, that against mpmath):
 
     =========================================  =======  =======
     q, float64                                 torch's  exact
@@ -63,20 +60,20 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
     Kumaraswamy, both shapes in 0.01 … 100              2e-14
     =========================================  =======  =======
 
-    The cost of the exact one is that of the CDF, a few µs for a draw with parameters of its own. Where q has no CDF it
-    comes from quadrature, which takes ten times as long.
+    The exact one costs as much as the CDF, a few µs for a draw with its own parameters. If q has no CDF, quadrature is
+    used, which takes about ten times as long.
 
     Args:
         q: a univariate distribution with ``sample`` and ``log_prob`` (an ``Independent`` of them, too), or a Dirichlet.
         sample_shape: shape of the draws.
-        exact: True for the exact gradient, False for torch's own. None takes torch's where q is float32 and torch has
+        exact: True for the exact gradient, False for torch's own. None uses torch's if q is float32 and torch has
             one, and the exact one otherwise.
 
     Returns:
-        z, ``[*sample_shape, *batch_shape, *event_shape]``. Where no parameter requires a gradient it has none.
+        z, ``[*sample_shape, *batch_shape, *event_shape]``. If no parameter requires a gradient, it has none.
 
     Raises:
-        TypeError: if q is no distribution.
+        TypeError: if q is not a distribution.
         ValueError: if q is discrete, or if ``exact=False`` and torch has no implicit gradient for q.
         NotImplementedError: if q is multivariate.
         RuntimeError: in the backward pass, as for `implicit_gradient`.
@@ -107,55 +104,56 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
 def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
     r"""Return z itself, with the implicit gradient of a draw of q: dz/dφ = −∂F(z; φ)/∂φ / q(z).
 
-    With the CDF written out, and the mean 0 of the score taken off (`vaetut.reparam.implicit._quadrature`),
+    With the CDF as an integral, and since the score has mean 0 (`vaetut.reparam.implicit._quadrature`),
 
     dz/dφ = F (1 − F) / q(z) · (E[∂ log q(t) / ∂φ, given t > z] − E[∂ log q(t) / ∂φ, given t < z])
 
     (chapter 10, ``eq-imp-velocity`` and ``eq-imp-conditional``).
 
-    The gradient goes wherever ``q.log_prob`` is differentiable: into the weights of a mixture as well as its
-    components, into the base of a ``TransformedDistribution`` and its transforms, into the network behind a parameter,
-    into the ends of a support that moves. It is the derivative of the one increasing map from uniform noise to z, the
-    inverse CDF, for a fixed u. For a von Mises distribution that means the circle cut at ±π, wherever its location is
-    (``eq-imp-cut``). A Dirichlet has no such map; each of its coordinates moves as the beta variable that it is, and
-    the others shrink in proportion, as in torch (``eq-imp-dirichlet``).
+    There is a gradient in everything in which ``q.log_prob`` is differentiable: in the weights of a mixture as well as
+    its components, in the base of a ``TransformedDistribution`` and its transforms, in the network that computes a
+    parameter, and in the ends of a support that moves. It is the derivative of the one increasing map from uniform
+    noise to z, the inverse CDF, for a fixed u. For a von Mises distribution the circle is cut at ±π, for any location
+    (``eq-imp-cut``). A Dirichlet has no such map; for each concentration its coordinate moves as a beta variable, and
+    the others are scaled, as in torch (``eq-imp-dirichlet``).
 
-    All of it is computed in float64, in the backward pass, in pieces of bounded memory. The table at
-    `implicit_rsample` shows how exact it is. For other densities that are smooth between the ends of their support,
+    It is computed in float64, in the backward pass, in pieces of bounded memory. The table at
+    `implicit_rsample` shows its errors. For other densities that are smooth between the ends of their support,
     mixtures of them and the von Mises included, the error is about 1e-12; for one with a kink (Laplace, triangular)
     it is 1e-9. It is larger where ``log_prob`` itself has lost digits (10⁶ standard deviations from 0, or within
-    1e-12 of an end of the support other than 0), where the derivative nearly vanishes, and deep in a valley between
-    two peaks. Draws smaller than 1e-150 or larger than 1e150 are for the gamma, beta, Student's t, F and inverse
-    gamma only.
+    1e-12 of an end of the support other than 0), where the derivative is nearly 0, and where the density is tiny
+    between two peaks. Draws smaller than 1e-150 or larger than 1e150 are supported for the gamma, beta, Student's t, F
+    and inverse gamma only.
 
-    Where q has a CDF that can be differentiated (the families of `vaetut.reparam.implicit._cdf`, transforms and
-    mixtures of them, classes with a ``cdf`` of their own that is the integral of their density), no quadrature is
-    needed. The second derivatives of z are then right, too, to 1e-9 (torch's trigamma), since both F and z are
+    If q has a CDF that can be differentiated (the families of `vaetut.reparam.implicit._cdf`, transforms and
+    mixtures of them, classes with their own ``cdf`` that is the integral of their density), no quadrature is
+    needed. Then the second derivatives of z are right too, to 1e-9 (torch's trigamma), since both F and z are
     differentiated again; so are ``jvp`` and ``jacfwd``, and under ``torch.func`` the derivatives up to the third. The
-    quadrature has first derivatives only, in reverse mode, and its second ones are an error; under ``torch.func`` it
-    does a fixed number of refinements, enough where the scales of the two tails are within a factor of 100.
+    quadrature has first derivatives only, in reverse mode; second ones raise an error. Under ``torch.func`` it
+    makes a fixed number of refinements, enough if the scales of the two tails differ by less than a factor of 100.
 
     A mixture of vectors whose components are an ``Independent`` of such a family moves coordinate by coordinate
     (`vaetut.reparam.implicit._vectors`).
 
-    A density of your own that has no ``cdf`` and jumps at a place that moves with a parameter, inside of its support,
-    has a term there that the quadrature cannot see: write a ``cdf``, or make it a mixture of its parts.
+    If a density of your own has no ``cdf`` and jumps inside of its support at a point that moves with a parameter, the
+    gradient has a term there that the quadrature lacks: write a ``cdf``, or write the density as a mixture of its
+    parts.
 
     Args:
         q: a univariate distribution with ``log_prob`` (an ``Independent`` of them, too), or a Dirichlet.
-        z: draws ``[..., *batch_shape, *event_shape]``. A gradient that they carry already is dropped.
+        z: draws ``[..., *batch_shape, *event_shape]``. They are detached first.
 
     Returns:
         Tensor equal to z.
 
     Raises:
-        TypeError: if q is no distribution, or z no float32 or float64 tensor.
-        ValueError: if q is discrete, or has parameters that require a gradient but a ``log_prob`` that passes none on;
-            if z has the wrong shape, or values outside the support of q; if the weights of a mixture whose supports
-            leave a gap require a gradient.
+        TypeError: if q is not a distribution, or z not a float32 or float64 tensor.
+        ValueError: if q is discrete, or has parameters that require a gradient but a ``log_prob`` without one;
+            if z has the wrong shape, or values outside the support of q; if the weights of a mixture require a
+            gradient and there is a gap between the supports of its components.
         NotImplementedError: if q is multivariate.
         RuntimeError: in the backward pass, if ``log_prob`` does not integrate to 1 over the support, to four digits:
-            then it is not normalised, or too spiky for the quadrature.
+            it is not normalized then, or its peaks are too narrow for the quadrature.
 
     Example:
         >>> from torch.distributions import Exponential
@@ -196,12 +194,10 @@ def univariate(q: Any) -> Any:
     try:
         support: Any = q.support
     except NotImplementedError:
-        raise NotImplementedError(
-            f"{name} must define support: the quadrature has to know the ends"
-        ) from None
+        raise NotImplementedError(f"{name} must define support: the quadrature needs the ends") from None
     if support.is_discrete:
         raise ValueError(
-            f"q must be continuous, got {name}: its draws jump when φ moves and have no gradient; "
+            f"q must be continuous, got {name}: its draws change only in jumps and have no gradient; "
             "use vaetut.score_function"
         )
     if q.event_shape and not isinstance(q, Dirichlet) and not is_vector_mixture(q):
@@ -225,7 +221,7 @@ def univariate(q: Any) -> Any:
 
 
 def differentiable(base: Distribution, z: Tensor, u: Tensor | None = None) -> Tensor:
-    """z with the implicit gradient in the parameters, and 1/p(z) in u if it is the quantile of that."""
+    """z with the implicit gradient in the parameters, and, if z is the quantile of u, the derivative 1/p(z) in u."""
     z, base = z.detach(), with_tensors(base)
     u = u if u is not None and u.requires_grad and torch.is_grad_enabled() else None
     if isinstance(base, MixtureSameFamily):
@@ -236,192 +232,18 @@ def differentiable(base: Distribution, z: Tensor, u: Tensor | None = None) -> Te
             return z
         functional = under_transform(z, *tensors_of(base))
         if known or (not functional and agrees(with_tensors(base, Tensor.double), z.double().nan_to_num())):
-            hidden = not known and _has_hidden(base, z)
+            hidden = not known and has_hidden(base, z)
             return attach_by_cdf(base, z, u, hidden)
     if isinstance(base, Dirichlet):
-        return _attach(base, z, None) if _has_gradients(base) else z
+        return once(z, move_dirichlet(base, z)) if _has_gradients(base) else z
     if is_vector_mixture(base):
         return attach_by_conditionals(base, z, u) if u is not None or _has_gradients(base) else z
-    return _by_quadrature(base, z, u)
+    return attach_by_quadrature(base, z, u)
 
 
 def _has_gradients(q: Distribution) -> bool:
-    """Whether a tensor of q may have a gradient: one of `torch.func` does not tell."""
+    """Whether a tensor of q may have a gradient; one of `torch.func` does not show it."""
     tensors = tensors_of(q)
     return under_transform(*tensors) or (
         torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     )
-
-
-def _has_hidden(q: Distribution, z: Tensor) -> bool:
-    """Whether log_prob depends on a parameter that is not among the tensors of q."""
-    detached = with_tensors(q, Tensor.detach)
-    return bool(detached.log_prob(z).requires_grad)
-
-
-def _by_quadrature(base: Distribution, z: Tensor, u: Tensor | None) -> Tensor:
-    if _under_functional_transform():
-        z = _attach(base, z, _ROUNDS)
-        return z if u is None else z + _slope_in_u(base, z, u)
-    tensors = tensors_of(base)
-    # log_prob is asked of copies, since it may store what it computes, and base must keep to those tensors.
-    if u is None and not with_tensors(base).log_prob(z).requires_grad:
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            raise ValueError(
-                f"{type(base).__name__} has parameters that require a gradient, but its log_prob does not pass a "
-                "gradient on to them; vaetut.score_function needs that too, so write log_prob with torch's functions"
-            )
-        return z
-    hidden = _has_hidden(base, z)
-    attached: Any = _attach(base, z, None) if hidden else _Deferred.apply(base, z, *tensors)  # type: ignore[no-untyped-call]
-    return attached if u is None else attached + _slope_in_u(base, z, u)
-
-
-def _slope_in_u(q: Distribution, z: Tensor, u: Tensor) -> Tensor:
-    """0, with the derivative 1/p(z) in u, which has none itself."""
-    with torch.no_grad():
-        speed = (-with_tensors(q).log_prob(z.detach())).exp()
-    once: Tensor = _Once.apply(torch.zeros_like(z), (u - u.detach()) * speed)  # type: ignore[no-untyped-call]
-    return once
-
-
-def _under_functional_transform() -> bool:
-    return bool(torch._C._are_functorch_transforms_active())
-
-
-def _attach(q: Distribution, z: Tensor, rounds: int | None) -> Tensor:
-    """Attach the gradient right away, with all nodes at once in memory."""
-    flat = z.double().reshape(-1, *q.batch_shape, *q.event_shape)
-    double = with_tensors(q, Tensor.double)
-    moved = move_dirichlet(double, flat) if isinstance(q, Dirichlet) else move(double, flat, rounds).z
-    attached: Tensor = _Once.apply(z, moved.reshape(z.shape).to(z.dtype))  # type: ignore[no-untyped-call]
-    return attached
-
-
-class _Once(torch.autograd.Function):
-    """z, with the first derivatives of ``moved``; its second ones are not z's, since the nodes ought to move too."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(z: Tensor, moved: Tensor) -> Tensor:
-        return z.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> Any:
-        return None, _Refuse.apply(cotangent, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
-
-
-class _Refuse(torch.autograd.Function):
-    """The cotangent, which cannot be differentiated."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(cotangent: Tensor, moved: Tensor) -> Tensor:
-        return cotangent.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> Any:
-        raise NotImplementedError("implicit gradients have no second derivative")
-
-
-class _Deferred(torch.autograd.Function):
-    """z, with the quadrature put off until the backward pass and done in pieces."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Distribution, z: Tensor, *tensors: Tensor) -> Tensor:
-        ctx.q = q
-        ctx.save_for_backward(z, *tensors)
-        return z.clone()
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> Any:
-        z, *tensors = ctx.saved_tensors
-        with torch.no_grad():
-            gradients = _pull_back(ctx.q, z, cotangent, tensors, ctx.needs_input_grad[2:])
-        refuse: Any = _Refuse.apply if torch.is_grad_enabled() else lambda gradient, _: gradient
-        return (
-            None,
-            None,
-            *(g if g is None else refuse(g, t) for g, t in zip(gradients, tensors, strict=True)),
-        )
-
-
-def _pull_back(
-    q: Distribution, z: Tensor, cotangent: Tensor, tensors: list[Tensor], needed: tuple[bool, ...]
-) -> list[Tensor | None]:
-    """The gradients in the tensors of q; as many of its batch, and as many draws of each, at a time as fit."""
-    batch, dim = q.batch_shape.numel(), len(q.batch_shape)
-    z, cotangent = (part.reshape(-1, *q.batch_shape, *q.event_shape) for part in (z, cotangent))
-    shapes: list[torch.Size] = []
-    with_tensors(q, batch=lambda shape: shapes.append(shape) or shape)  # type: ignore[func-returns-value]
-    # The components of a mixture, or the coordinates of a Dirichlet.
-    parts = max(shape.numel() for shape in shapes) * q.event_shape.numel() // max(batch, 1)
-    columns = max(1, _BUDGET // (512 * parts))
-    pieces: list[slice | None] = [None]
-    if batch > columns and _is_sliceable(q, z[:1], slice(columns)):
-        pieces = [slice(start, start + columns) for start in range(0, batch, columns)]
-        z, cotangent = (part.reshape(-1, batch, *q.event_shape) for part in (z, cotangent))
-    rows = max(1, (_BUDGET // (parts * max(1, min(batch, columns))) - 256) // 32)
-
-    sums = [t.new_zeros(t.shape) if need else None for t, need in zip(tensors, needed, strict=True)]
-    if not z.numel():
-        return sums
-    used = [False] * sum(needed)
-    for piece in pieces:
-        leaves = [
-            _cut(t, dim, piece).detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)
-        ]
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        views = [_cut(total, dim, piece) for total in sums if total is not None]
-        part = _piece_of(q, iter(leaves), dim, piece)
-        for some, cotangents in zip(z.split(rows), cotangent.split(rows), strict=True):
-            if piece is not None:
-                some, cotangents = some[:, piece], cotangents[:, piece]
-            with torch.enable_grad():
-                attached = _attach(part, some, None)
-            found = torch.autograd.grad(attached, wanted, cotangents, allow_unused=True)
-            for i, (view, gradient) in enumerate(zip(views, found, strict=True)):
-                if gradient is not None:
-                    view += gradient
-                    used[i] = True
-    seen = iter(used)  # a zero where there is no path may meet an infinite slope before it
-    return [total if total is not None and next(seen) else None for total in sums]
-
-
-def _cut(tensor: Tensor, dim: int, piece: slice | None) -> Tensor:
-    """A piece of a tensor whose first ``dim`` axes are those of the batch; they become one."""
-    return tensor if piece is None or tensor.dim() == 0 else tensor.reshape(-1, *tensor.shape[dim:])[piece]
-
-
-def _piece_of(q: Distribution, tensors: Iterator[Tensor], dim: int, piece: slice | None) -> Any:
-    """q with those tensors, and the batch shape that is left when they are a piece."""
-
-    def cut(shape: torch.Size) -> torch.Size:
-        if piece is None or not shape:
-            return shape
-        return torch.Size([len(range(shape[:dim].numel())[piece]), *shape[dim:]])
-
-    return with_tensors(q, lambda _: next(tensors), cut)
-
-
-def _is_sliceable(q: Distribution, z: Tensor, piece: slice) -> bool:
-    """Whether every tensor in q has the axes of the batch first, so that q can be evaluated in pieces."""
-    dim = len(q.batch_shape)
-    if not all(tensor.dim() == 0 or tensor.shape[:dim] == q.batch_shape for tensor in tensors_of(q)):
-        return False
-    part = _piece_of(q, (_cut(tensor, dim, piece) for tensor in tensors_of(q)), dim, piece)
-    try:  # a tensor may have that shape by chance
-        value = part.log_prob(z.reshape(1, -1, *q.event_shape)[:, piece])
-    except (RuntimeError, ValueError, IndexError):
-        return False
-    return torch.equal(value.nan_to_num(), with_tensors(q).log_prob(z).reshape(1, -1)[:, piece].nan_to_num())

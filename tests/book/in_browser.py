@@ -1,0 +1,45 @@
+"""Chromium for the tests that open the built book or a notebook server in it."""
+
+import mimetypes
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
+HOST = "http://book.test/"
+
+
+@contextmanager
+def chromium():
+    """A headless Chromium; without one the test is skipped, or fails where VAETUT_REQUIRE_CHROMIUM is set."""
+    with sync_playwright() as playwright:
+        names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+        own = playwright.chromium.executable_path
+        path = next(filter(None, map(shutil.which, names)), own if Path(own).exists() else None)
+        if path is None:
+            message = "NOT TESTED IN A BROWSER: no Chromium is installed (apt-get install chromium)"
+            pytest.fail(message) if os.environ.get("VAETUT_REQUIRE_CHROMIUM") else pytest.skip(message)
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def book_page(browser, width):
+    """A page of that width in which the built book stands at HOST."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.route("**/*", serve)
+    return page
+
+
+def serve(route):
+    path = SITE / unquote(urlsplit(route.request.url).path[1:])
+    if route.request.url.startswith(HOST) and path.is_file():
+        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        route.fulfill(path=path, content_type=kind)
+    else:
+        route.fulfill(status=404, body="")

@@ -1,0 +1,112 @@
+"""What `vaetut.train` asks of a model and of a bound, tried before anything is trained (chapter 11)."""
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from vaetut.aevb import rng
+from vaetut.aevb.arguments import Arguments
+from vaetut.aevb.source import Loader, Source
+from vaetut.aevb.step import Objective, pixels
+
+
+def check_model(model: Any) -> None:
+    """A module with an encoder, a prior, a likelihood and parameters."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module such as vaetut.VAE, got {type(model).__name__}")
+    for name in ("encode", "prior", "likelihood"):
+        found = inspect.getattr_static(model, name, None)
+        if isinstance(found, property) and found.fget is not None:
+            found.fget(
+                model
+            )  # called directly: nn.Module would replace an AttributeError inside of it by another one
+        elif not hasattr(model, name):
+            raise TypeError(
+                f"model must have .encode(x), .prior and .likelihood(z); {type(model).__name__} has no .{name}"
+            )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"model must have parameters to train; {type(model).__name__} has none")
+
+
+def try_model(model: Any) -> Distribution:
+    """Check the prior and the likelihood of a draw from it; return the likelihood."""
+    prior = model.prior
+    if not isinstance(prior, Distribution):
+        hint = "; with @property in front of it, model.prior is what it returns" if callable(prior) else ""
+        raise TypeError(
+            f"model.prior must be a torch.distributions.Distribution, got a {type(prior).__name__}{hint}"
+        )
+    with torch.no_grad():
+        likelihood = model.likelihood(prior.sample((1,)))
+    if not isinstance(likelihood, Distribution):
+        raise TypeError(
+            "model.likelihood(z) must return a torch.distributions.Distribution, such as "
+            f"Independent(Bernoulli(logits=decoder(z)), 1), got a {type(likelihood).__name__}"
+        )
+    return likelihood
+
+
+def check_width(likelihood: Distribution, x: Tensor) -> None:
+    """Check that the likelihood is one density of the whole datapoint, not one of each pixel."""
+    if not likelihood.event_shape:
+        raise ValueError(
+            f"model.likelihood(z) must have event_shape [{x.shape[-1]}], one density for all of x, got (): wrap it as "
+            f"Independent({type(likelihood).__name__}(...), 1)"
+        )
+
+
+def base_of(likelihood: Distribution, kind: type[Distribution]) -> Any:
+    """What a likelihood is made of if that is of this kind, else None."""
+    base = likelihood.base_dist if isinstance(likelihood, Independent) else None
+    return base if isinstance(base, kind) else None
+
+
+def has_free_variances(likelihood: Distribution) -> bool:
+    """Whether a Gaussian likelihood has a separate variance for each column."""
+    normal = base_of(likelihood, Normal)
+    return normal is not None and bool(normal.scale.amin() < normal.scale.amax())
+
+
+def try_bound(objective: Objective, x: Tensor, name: str) -> None:
+    """Evaluate the bound of two datapoints, with all checks on, so that a misfit raises before training."""
+    try:
+        with torch.no_grad():
+            values = objective.of(pixels(x, objective.binarize))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be data that the model and the bound accept: {error}") from error
+    if not isinstance(values, Tensor):
+        raise TypeError(f"bound must return a tensor, one value per datapoint, got a {type(values).__name__}")
+    if values.shape != x.shape[:1]:
+        raise ValueError(
+            f"bound must return one value per datapoint, shape {tuple(x.shape[:1])} for {len(x)} of them, "
+            f"got {tuple(values.shape)}"
+        )
+
+
+def check_single(
+    objective: Objective, source: Source, modes: dict[nn.Module, bool], given: Arguments, device: torch.device
+) -> None:
+    """Refuse a last minibatch of one datapoint if the model cannot take it; tried with a copy of the model."""
+    normal = torch.nn.modules.batchnorm._BatchNorm
+    if not any(mode and isinstance(module, normal) for module, mode in modes.items()):
+        return
+    if isinstance(source, Loader) and source.loader.drop_last:
+        return
+    positions = [mode for _, mode in zip(objective.model.modules(), modes.values(), strict=True)]
+    trial = copy.deepcopy(objective.model)
+    for module, mode in zip(trial.modules(), positions, strict=True):
+        module.training = mode
+    with rng.seeded(given.seed, device), torch.no_grad():
+        try:
+            Objective(trial, given.bound, given.num_samples, None, objective.binarize).of(
+                pixels(source.first()[:1], objective.binarize)
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"batch_size leaves a last minibatch of one datapoint of {len(source)}, which the model cannot process "
+                f"in training mode ({error}): use drop_last=True or another batch_size"
+            ) from error
