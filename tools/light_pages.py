@@ -91,7 +91,7 @@ def sized_pictures(html: str, folder: Path) -> str:
         width, height = picture_size(path)
         return f'{match[0][:-1].rstrip("/ ")} width="{width}" height="{height}">'
 
-    return re.sub(r'<img\b[^>]*\bsrc="([^":?#]+\.png)"[^>]*>', with_size, html)
+    return re.sub(r'<img\b[^>]*\bsrc="([^":?#]+\.(?:png|webp))"[^>]*>', with_size, html)
 
 
 @functools.cache

@@ -146,6 +146,7 @@ def put_together(
     first = len(contents.pages)
     for number, foot in enumerate(feet.pages[: len(writer.pages) - first]):
         writer.pages[first + number].merge_page(foot)
+        writer.pages[first + number].compress_content_streams()
     for sheet in writer.pages:
         kept = ArrayObject()
         for reference in sheet.get("/Annots", ArrayObject()):
@@ -172,6 +173,7 @@ def put_together(
             )
             chapter = chapter if level > 1 else item
     writer.add_metadata({"/Title": BOOK})
+    writer.compress_identical_objects()  # fonts of one chapter and the next
     return writer
 
 
