@@ -27,7 +27,7 @@ SPELLINGS = [
     (r"(label|model|cancel|travel|signal|level|total|equal|channel|tunnel|panel)l(ed|ing|er|ers)$", "$1$2"),
     (r"^grey", "gray"),
     (r"logue(s?)$", "log$1"),  # catalogue
-    (r"^(defen|licen|offen|preten)ce", "$1se"),
+    (r"^(def|lic|off|pret)ence", "$1ense"),
     (r"^practi[sz]", "practic"),
     (r"^programme(s?)$", "program$1"),
     (r"^artefact", "artifact"),

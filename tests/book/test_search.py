@@ -26,6 +26,7 @@ PAIRS = [
     ("modelling", "modeling"),
     ("catalogue", "catalog"),
     ("practise", "practice"),
+    ("licence", "license"),
 ]
 
 
