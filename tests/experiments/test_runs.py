@@ -124,6 +124,7 @@ def test_figure_4_also_draws_from_the_models_of_figure_2(tmp_path: Path) -> None
     made = figure4.run("digits", samples=10_000, latent_dims=[3, 5], **small)
     assert [row["latent_dim"] for row in made["random_samples"]] == [2, 3]
     assert decode_picture(made["random_samples"][1]["picture"]).shape == (16, 80)
+    assert len(made["projection"]["z_2"]) == 300
 
 
 def test_the_manifold_is_laid_out_by_quantiles() -> None:
@@ -135,6 +136,16 @@ def test_the_manifold_is_laid_out_by_quantiles() -> None:
     torch.testing.assert_close(images[4 + 2], expected)
     with pytest.raises(ValueError, match="2 latent dimensions"):
         manifold(VAE(64, 3, 10))
+
+
+def test_the_projection_holds_the_means_of_the_codes() -> None:
+    torch.manual_seed(0)
+    images, model = load("digits"), VAE(64, 2, 10)
+    made = figure4.projection(model, images, 30)
+    assert made["labels"] == images.test_labels[:30].tolist()
+    expected = model.encode((images.test[:30] >= 0.5).float()).mean
+    torch.testing.assert_close(torch.tensor([made["z_1"], made["z_2"]]).mT, expected, atol=0.006, rtol=0)
+    assert len(figure4.projection(model, images, 10_000)["z_1"]) == 300
 
 
 def test_a_picture_comes_back_with_each_image_in_its_place() -> None:

@@ -1,4 +1,7 @@
-"""AEVB figures 4 and 5: the images of a decoder for a plane of codes, and for draws from the prior: chapter 12."""
+"""AEVB figures 4 and 5: the images of a decoder for a plane of codes, and for draws from the prior: chapter 12.
+
+The encoder's codes of test images on that plane are kept too.
+"""
 
 import base64
 import io
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaetut._support.validate import positive_int
-from vaetut.data import load
+from vaetut.data import ImageData, binarize, load
 from vaetut.exact import LatentVariableModel
 from vaetut.experiments import figure2, runner
 from vaetut.experiments.runner import Settings
@@ -26,11 +29,13 @@ from vaetut.experiments.trainer import (
     random_state,
     seeded,
 )
+from vaetut.models import VAE
 
 DEFAULTS = replace(figure2.DEFAULTS, samples=1_000_000)
 LEARNING_RATE = 0.001
 GRID = 20  # rows and columns of the manifold
 SAMPLES_PER_ROW = 20
+PROJECTED = 2000  # test images whose codes are stored
 _LEVELS = 16  # shades of gray in the file
 
 
@@ -78,6 +83,7 @@ def run(data: str = "mnist", **settings: Any) -> dict[str, Any]:
         {"data": data, "hidden_dim": chosen.hidden_dim, "seed": chosen.seed},
         curves=[plane.to_dict()],
         manifold=encode_picture(manifold(plane.trainer.model, GRID), shape, GRID),
+        projection=projection(plane.trainer.model, load(data)),
         random_samples=rows,
     )
     runner.write("figure4", chosen, made)
@@ -130,6 +136,30 @@ def manifold(model: LatentVariableModel, steps: int = GRID) -> Tensor:
     like = model.prior.mean
     u = (torch.arange(steps, dtype=like.dtype, device=like.device) + 0.5) / steps
     return model.likelihood(torch.cartesian_prod(*[torch.special.ndtri(u)] * 2)).mean
+
+
+@torch.no_grad()
+def projection(model: VAE, images: ImageData, count: int = PROJECTED) -> dict[str, Any]:
+    """Where the encoder puts the first test images: the means of their codes, to two decimals, and their labels.
+
+    Args:
+        model: an encoder's model.
+        images: the test images are rounded to ink and paper, each pixel at one half.
+        count: so many images, or all if there are fewer.
+
+    Returns:
+        ``{"z_1": [...], "z_2": [...], "labels": [...]}``, lists of numbers for a results file.
+
+    Example:
+        >>> from vaetut import VAE, load
+        >>> made = projection(VAE(data_dim=64, latent_dim=2, hidden_dim=10), load("digits"), 3)
+        >>> len(made["z_1"]), made["labels"]  # a zero, a six and a two
+        (3, [0, 6, 2])
+    """
+    seen = binarize(images.test[: positive_int(count, "count")], "threshold")
+    like = next(model.parameters())
+    first, second = ([round(z, 2) for z in column] for column in model.encode(seen.to(like)).mean.mT.tolist())
+    return {"z_1": first, "z_2": second, "labels": images.test_labels[: len(first)].tolist()}
 
 
 def encode_picture(images: Tensor, image_shape: tuple[int, ...], columns: int) -> str:
