@@ -13,7 +13,7 @@ from typing import NamedTuple
 EQUATION = re.compile(r'<span class="eqno">\(\d+\)(<a class="headerlink" href="#equation-(eq-[\w-]+)")')
 REFERENCE = re.compile(r'(<a class="reference internal" href="[^"]*#equation-(eq-[\w-]+)">)\(\d+\)(</a>)')
 FIGURE = re.compile(r'<span class="caption-number">Fig\. \d+ </span>')
-CHECKED = re.compile(r"✓ (eq-[\w-]+)")
+CHECKED = re.compile(r"✓ (?:\(\d+\.\d+\) )?(eq-[\w-]+)")
 NAMED = re.compile(r'<code class="docutils literal notranslate"><span class="pre">(eq-[\w-]+)</span></code>')
 
 
