@@ -145,11 +145,11 @@ def write(path: Path, new: str, old: str) -> None:
 
 
 def write_counts() -> None:
-    """Bring the phrase 'N equations, N verified, N wrong versions rejected' up to date where it stands."""
+    """Bring the counts and the numbers of equations in the README and on the first page up to date."""
     for path in (ROOT / "README.md", ROOT / "book" / "index.md"):
         if path.exists():
             old = path.read_text(encoding="utf-8")
-            write(path, COUNT.sub(counts(), old), old)
+            write(path, stored_form.renumbered(COUNT.sub(counts(), old)), old)
 
 
 def counts() -> str:

@@ -109,6 +109,12 @@ def writes(notebook: NotebookNode, chapter: str, numbers: dict[str, str]) -> str
     return nbformat.writes(whole).rstrip("\n") + "\n"
 
 
+def renumbered(text: str) -> str:
+    """A text with the present numbers in the lines of `verify` that it shows."""
+    known = numbers()
+    return CHECKED.sub(lambda m: f"✓ {mark(m[1], known)}", text)
+
+
 def mark(label: str, numbers: dict[str, str]) -> str:
     """What `verify` prints for a label: its number, if it has one, and itself."""
     return f"({numbers[label]}) {label}" if label in numbers else label
