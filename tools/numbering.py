@@ -68,9 +68,9 @@ def renumbered(path: Path, text: str, places: dict[str, Place]) -> str:
     )
     text = REFERENCE.sub(lambda m: f"{m[1]}({places[m[2]].number}){m[3]}" if m[2] in places else m[0], text)
     text = NAMED.sub(lambda m: link(m[1], m[0]) if m[1] in places else m[0], text)
+    text = CHECKED.sub(checked, text)
     chapter = chapter_of(path)
     if chapter is not None:
-        text = CHECKED.sub(checked, text)
         for n in range(1, len(FIGURE.findall(text)) + 1):
             text = FIGURE.sub(f'<span class="caption-number">Figure {chapter}.{n} </span>', text, count=1)
     return text
