@@ -24,9 +24,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nbformat
-
 import book_rules as rules
+import stored_form
 from wrong_versions import ALONE, chapters, find_chapters, new_namespace, run_cell, working_in
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +47,7 @@ def read(chapter: Path) -> dict[str, Any]:
 
 def checkers(chapter: Path) -> list[str]:
     """The names of the functions ``check_...`` that a chapter defines among its exercises."""
-    notebook = nbformat.read(chapter, as_version=4)
+    notebook = stored_form.read(chapter)
     start = next((i for i, _, text in rules.headings(notebook) if text == "Exercises"), len(notebook.cells))
     code = [cell for i, cell in rules.cells(notebook, "code") if i > start]
     nodes = [node for cell in code for node in rules.parse(cell.source).body]
@@ -85,7 +84,7 @@ def try_all(chapter: Path) -> list[Tried]:
     namespace = new_namespace()
     tried = []
     with working_in(chapter.parent):
-        for i, cell in rules.cells(nbformat.read(chapter, as_version=4), "code"):
+        for i, cell in rules.cells(stored_form.read(chapter), "code"):
             run_cell(cell.source, namespace, f"<cell {i}>")
         for checker, answers in read(chapter).items():
             entries: list[tuple[str, str, str | None]] = [

@@ -13,9 +13,9 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import nbformat
 from nbformat import NotebookNode
 
+import stored_form
 from tex_macros import MACROS
 
 SOLUTION = "hide-cell"
@@ -304,6 +304,8 @@ def reads_well_everywhere(notebook: NotebookNode) -> list[str]:
             problems.append(
                 f"cell {i}: write 'eq. {{eq}}`eq-…`', so that the sentence survives where it shows raw"
             )
+        for reference in stored_form.PLAIN.findall(text):
+            problems.append(f"cell {i}: no equation of the book has the number in '{reference}'")
         if re.search(r"\[\]\(", text):
             problems.append(f"cell {i}: a link without a text")
     return problems
@@ -345,7 +347,7 @@ def page_text(path: Path) -> str:
     """The Markdown of a page, be it a notebook or a Markdown file."""
     if path.suffix != ".ipynb":
         return path.read_text(encoding="utf-8")
-    return "\n\n".join(cell.source for _, cell in cells(nbformat.read(path, as_version=4), "markdown"))
+    return "\n\n".join(cell.source for _, cell in cells(stored_form.read(path), "markdown"))
 
 
 def anchors(page: Path) -> set[str]:
@@ -359,7 +361,7 @@ def anchors(page: Path) -> set[str]:
 def main() -> int:
     found = 0
     for path in map(Path, sys.argv[1:]):
-        problems = problems_of(nbformat.read(path, as_version=4)) + broken_links(path, page_text(path))
+        problems = problems_of(stored_form.read(path)) + broken_links(path, page_text(path))
         for problem in problems:
             print(f"{path}: {problem}")
         found += len(problems)

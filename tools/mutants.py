@@ -19,9 +19,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
-
 import book_rules as rules
+import stored_form
 import wrong_versions as harness
 
 OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
@@ -126,7 +125,7 @@ def replaced(tree: ast.Module, node: ast.expr, changed: ast.expr) -> ast.Module:
 
 def survivors_of(chapter: Path) -> tuple[int, list[harness.Outcome]]:
     """How many mutants a chapter has, and those that no verify rejects."""
-    notebook = nbformat.read(chapter, as_version=4)
+    notebook = stored_form.read(chapter)
     cells = {found.label: found.cell for found in rules.verifications(notebook) if found.label}
     variants = [v for label, i in cells.items() for v in mutants(label, notebook.cells[i].source)]
     outcomes = harness.try_variants(notebook, chapter.parent, variants, SECONDS)

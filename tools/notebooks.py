@@ -2,7 +2,7 @@
 
     python tools/notebooks.py                                           # all of them
     python tools/notebooks.py book/02-variational-lower-bound.ipynb     # or these
-    python tools/notebooks.py --counts                                  # none, only the counts
+    python tools/notebooks.py --counts                                  # none, only counts and numbers
 
 Outputs and execution counts are replaced, and the file is brought into a standard form: readable cell ids, no metadata
 except what the book needs, no times, no paths. A notebook that fails is left as it was. At the end the counts of
@@ -27,6 +27,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 import book_rules as rules
+import stored_form
 from vaetut._support import files
 from wrong_versions import count_versions
 
@@ -36,13 +37,15 @@ COUNT = re.compile(r"\b\d+ equations, \d+ verified(, \d+ wrong versions rejected
 
 def main() -> int:
     if sys.argv[1:] == ["--counts"]:
+        stored_form.number_all()
         write_counts()
         return 0
+    stored_form.number_all()
     paths = [Path(name) for name in sys.argv[1:]] or sorted((ROOT / "book").glob("*.ipynb"))
     failed = 0
     for path in paths:
         old = path.read_text(encoding="utf-8")
-        notebook = normalize(nbformat.reads(old, as_version=4))
+        notebook = normalize(stored_form.reads(old))
         start = time.monotonic()
         try:
             execute(notebook, path.parent)
@@ -50,7 +53,7 @@ def main() -> int:
             failed += 1
             print(f"{path}: FAILED, left as it was\n{error}")
             continue
-        new = nbformat.writes(notebook).rstrip("\n") + "\n"
+        new = stored_form.writes(notebook, stored_form.chapter_of(path), stored_form.numbers())
         write(path, new, old)
         print(
             f"{path}: {time.monotonic() - start:.1f} s, {'unchanged' if new == old else 'written'}",
@@ -142,11 +145,11 @@ def write(path: Path, new: str, old: str) -> None:
 
 
 def write_counts() -> None:
-    """Bring the phrase 'N equations, N verified, N wrong versions rejected' up to date where it stands."""
+    """Bring the counts and the numbers of equations in the README and on the first page up to date."""
     for path in (ROOT / "README.md", ROOT / "book" / "index.md"):
         if path.exists():
             old = path.read_text(encoding="utf-8")
-            write(path, COUNT.sub(counts(), old), old)
+            write(path, stored_form.renumbered(COUNT.sub(counts(), old)), old)
 
 
 def counts() -> str:
@@ -157,7 +160,7 @@ def counts() -> str:
 
 def count_equations() -> tuple[int, int]:
     """How many labeled equations the book has, and how many of them have their verify."""
-    notebooks = [nbformat.read(path, as_version=4) for path in sorted((ROOT / "book").glob("*.ipynb"))]
+    notebooks = [stored_form.read(path) for path in sorted((ROOT / "book").glob("*.ipynb"))]
     labels = [found.label for notebook in notebooks for found in rules.equations(notebook) if found.label]
     checks = {found.label for notebook in notebooks for found in rules.verifications(notebook)}
     return len(labels), sum(label in checks for label in labels)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 EQUATION = re.compile(r'<span class="eqno">\(\d+\)(<a class="headerlink" href="#equation-(eq-[\w-]+)")')
 REFERENCE = re.compile(r'(<a class="reference internal" href="[^"]*#equation-(eq-[\w-]+)">)\(\d+\)(</a>)')
 FIGURE = re.compile(r'<span class="caption-number">Fig\. \d+ </span>')
-CHECKED = re.compile(r"✓ (eq-[\w-]+)")
+CHECKED = re.compile(r"✓ (?:\(\d+\.\d+\) )?(eq-[\w-]+)")
 NAMED = re.compile(r'<code class="docutils literal notranslate"><span class="pre">(eq-[\w-]+)</span></code>')
 
 
@@ -68,9 +68,9 @@ def renumbered(path: Path, text: str, places: dict[str, Place]) -> str:
     )
     text = REFERENCE.sub(lambda m: f"{m[1]}({places[m[2]].number}){m[3]}" if m[2] in places else m[0], text)
     text = NAMED.sub(lambda m: link(m[1], m[0]) if m[1] in places else m[0], text)
+    text = CHECKED.sub(checked, text)
     chapter = chapter_of(path)
     if chapter is not None:
-        text = CHECKED.sub(checked, text)
         for n in range(1, len(FIGURE.findall(text)) + 1):
             text = FIGURE.sub(f'<span class="caption-number">Figure {chapter}.{n} </span>', text, count=1)
     return text

@@ -104,7 +104,7 @@ def colab() -> int:
             return 1
         for notebook in sorted((ROOT / "book").glob("*.ipynb")):
             shutil.copy(notebook, folder)
-        for script in ("other_versions.py", "book_rules.py", "tex_macros.py"):
+        for script in ("other_versions.py", "book_rules.py", "stored_form.py", "tex_macros.py"):
             shutil.copy(ROOT / "tools" / script, folder)
         names = sorted(path.name for path in Path(folder).glob("*.ipynb"))
         command = [python, "other_versions.py", "notebooks", *names]

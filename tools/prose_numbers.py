@@ -21,8 +21,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from nbformat import NotebookNode
+
+import stored_form
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "tests" / "book" / "numbers.toml"
@@ -142,7 +143,7 @@ def load_table() -> dict[str, dict[str, Any]]:
 def main() -> int:
     table, found = load_table(), 0
     for path in sorted((ROOT / "book").glob(f"{sys.argv[1] if sys.argv[1:] else ''}*.ipynb")):
-        for problem in unaccounted(nbformat.read(path, as_version=4), table.get(path.stem, {})):
+        for problem in unaccounted(stored_form.read(path), table.get(path.stem, {})):
             print(f"{path.stem}: {problem}")
             found += 1
     return 1 if found else 0

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import nbformat
 from nbformat import NotebookNode
+
+import stored_form
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS_A_MINUTE = 200
@@ -70,15 +71,12 @@ def chapters() -> list[Path]:
 
 def keep_promises(path: Path) -> Minutes:
     """Measure a notebook, and write its minutes into the box at its head."""
-    old = path.read_text(encoding="utf-8")
-    notebook = nbformat.reads(old, as_version=4)
+    notebook = stored_form.read(path)
     found = minutes(notebook)
     for cell in notebook.cells[:8]:
         if cell.cell_type == "markdown":
             cell.source = PROMISE.sub(str(found), cell.source)
-    new = nbformat.writes(notebook).rstrip("\n") + "\n"
-    if new != old:
-        path.write_text(new, encoding="utf-8")
+    stored_form.write(path, notebook)
     return found
 
 

@@ -13,6 +13,7 @@ from sphinx.config import Config
 
 import reference
 import search
+import stored_form
 import vaetut.cli
 from book_rules import CHANGELOG, release_of
 from build_book import code_digest
@@ -64,16 +65,19 @@ def name_the_code(_app: Sphinx, config: Config) -> None:
     options["extra_footer"] = f"{options.get('extra_footer', '')} {code}".strip()
 
 
-def name_folds(_app: Sphinx, page: str, source: list[str]) -> None:
-    """Give each folded cell of a notebook the name that its first line has, ``# @title Solution``, and drop that line.
+def read_notebook(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Give equations their labels, and each folded cell the name that its first line has, ``# @title Solution``.
 
-    Colab shows the line as the title of a form; the page would show it as code, under a fold with no name.
+    That line goes: Colab shows it as the title of a form; the page would show it as code, under a fold with no name.
     """
     try:
         notebook = json.loads(source[0])
     except ValueError:
         return
-    for cell in notebook.get("cells", []) if isinstance(notebook, dict) else []:
+    if not isinstance(notebook, dict):
+        return
+    notebook["cells"] = stored_form.authored_cells(notebook.get("cells", []), stored_form.numbers())
+    for cell in notebook["cells"]:
         text = "".join(cell.get("source", ""))
         title = re.match(r"# @title ([^\n{@]+)\n", text)
         if cell.get("cell_type") == "code" and title:
@@ -131,7 +135,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", name_the_code)
     app.connect("config-inited", set_scorer)
     app.connect("autodoc-process-docstring", process_docstring, priority=100)  # before napoleon
-    app.connect("source-read", name_folds)
+    app.connect("source-read", read_notebook)
     app.connect("source-read", open_in_colab)
     app.connect("html-page-context", drop_thebe)
     app.connect("html-page-context", finish_reference)

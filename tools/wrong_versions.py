@@ -35,10 +35,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nbformat
 from nbformat import NotebookNode
 
 import book_rules as rules
+import stored_form
 
 ROOT = Path(__file__).resolve().parent.parent
 WRONG = ROOT / "tests" / "book" / "wrong"
@@ -130,7 +130,7 @@ def change(label: str, name: str, source: str, old: str, new: str) -> Variant | 
 
 def try_versions(chapter: Path, versions: Versions) -> list[Outcome]:
     """Run the chapter and try each of its wrong versions at the check that must reject it."""
-    notebook = nbformat.read(chapter, as_version=4)
+    notebook = stored_form.read(chapter)
     outcomes: list[Outcome] = []
     variants: list[Variant] = []
     cells = {found.label: found.cell for found in rules.verifications(notebook) if found.label}
@@ -277,7 +277,7 @@ def report(chapter: Path) -> int:
     for outcome in outcomes:
         detail = "" if outcome.status == "rejected" else f"  {outcome.detail}"
         print(f"  {outcome.status:12} {outcome.label}: {outcome.name}{detail}")
-    few = labels_with_fewer_than_two(nbformat.read(chapter, as_version=4), versions)
+    few = labels_with_fewer_than_two(stored_form.read(chapter), versions)
     bad = sum(outcome.status != "rejected" for outcome in outcomes)
     print(
         f"  {len(outcomes) - bad} of {len(outcomes)} rejected; labels with fewer than two versions: {len(few)}"

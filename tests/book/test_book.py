@@ -8,12 +8,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import book_rules as rules
+import stored_form
 from notebooks import COUNT, count_equations, counts
 from wrong_versions import count_versions
 
@@ -24,7 +24,7 @@ PAGES = sorted([*NOTEBOOKS, *BOOK.glob("*.md")])
 
 
 def read(path):
-    return nbformat.read(path, as_version=4)
+    return stored_form.read(path)
 
 
 def name(path):
@@ -263,6 +263,7 @@ BROKEN = {
     "a directive": (edit("common-slips", "> **", "```{note}\nx\n```\n> **"), "a MyST directive"),
     "a role": (edit("text-6", "{eq}", "{cite}"), "the MyST role {cite}"),
     "a bare reference": (edit("text-6", "By eq. ", "By "), "so that the sentence survives"),
+    "a number of no equation": (edit("text-6", "{eq}`eq-log`", "(99.1)"), "no equation of the book has"),
     "an empty link": (edit("text-6", "By", "By [](#a-step)"), "a link without a text"),
 }
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import prose_numbers
+import stored_form
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "book").glob("[0-9]*.ipynb"))
 
@@ -14,7 +14,7 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "book").glob("[0-9]*.i
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_numbers_in_the_prose_have_a_source(path):
     table = prose_numbers.load_table().get(path.stem, {})
-    assert prose_numbers.unaccounted(nbformat.read(path, as_version=4), table) == []
+    assert prose_numbers.unaccounted(stored_form.read(path), table) == []
 
 
 def test_the_table_names_chapters_that_exist():

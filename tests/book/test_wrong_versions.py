@@ -4,6 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+import stored_form
 import wrong_versions as tool
 
 CHAPTERS = tool.chapters()
@@ -20,7 +21,7 @@ def test_every_file_belongs_to_a_chapter():
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=name)
 def test_every_label_has_two_wrong_versions(chapter):
     versions = tool.read_versions(tool.versions_file(chapter))
-    assert tool.labels_with_fewer_than_two(nbformat.read(chapter, as_version=4), versions) == []
+    assert tool.labels_with_fewer_than_two(stored_form.read(chapter), versions) == []
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_a_chapter_that_fails_as_it_stands_is_reported(sample):
 
 def test_labels_without_enough_versions(sample):
     chapter, versions = sample
-    notebook = nbformat.read(chapter, as_version=4)
+    notebook = stored_form.read(chapter)
     notebook.cells.append(
         new_markdown_cell("$$\na\n$$ (eq-after)\n\n$$\nb\n$$ (eq-unit)\n\n$$\nc\n$$ (eq-new)")
     )

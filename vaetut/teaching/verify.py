@@ -3,7 +3,10 @@
 Used in every chapter; *How this book is tested* explains it.
 """
 
+import json
 import sys
+from functools import lru_cache
+from importlib import resources
 from typing import Any, Literal
 
 import torch
@@ -45,6 +48,7 @@ def verify(
       five standard errors, which a right equation exceeds in about one of two million comparisons.
     * An inequality: ``relation="<="`` or ``">="``, with the same slack.
 
+    For an equation of this book, the line begins with the number that stands beside it on its page, as in (2.1).
     The line shows rounded numbers (the first one of a tensor), so that every machine prints the same.
 
     Args:
@@ -108,10 +112,22 @@ def verify(
     else:
         found = f"equal to {tolerance:.0e}".replace("e-0", "e-") if tolerance else "equal"
     count = "" if a.numel() == 1 else f"all {a.numel()} "
-    line = f"✓ {label}    left {_show(a)}    right {_show(b)}    {count}{found}"
+    line = f"✓ {_numbered(label)}    left {_show(a)}    right {_show(b)}    {count}{found}"
     print(
         printable(line, sys.stdout)
     )  # a console without a check mark must not turn a right equation into an error
+
+
+@lru_cache
+def _numbers() -> dict[str, str]:
+    """The number of each equation of the book, written when the chapters are."""
+    text = resources.files("vaetut.teaching").joinpath("equations.json").read_text(encoding="utf-8")
+    numbers: dict[str, str] = json.loads(text)
+    return numbers
+
+
+def _numbered(label: str) -> str:
+    return f"({_numbers()[label]}) {label}" if label in _numbers() else label
 
 
 def _side(value: Any, name: str) -> Tensor:
