@@ -2,7 +2,7 @@
 
 It serves a density of which nothing but ``log_prob`` is known, mixtures of such, and transforms of them. A `Chart` maps
 the support to the real line so that both tails fall exponentially and nothing is lost near an end: x = log z on
-(0, ∞), x = logit z on (0, 1), x = arsinh of the standardised z on the real line.
+(0, ∞), x = logit z on (0, 1), x = arsinh of the standardized z on the real line.
 """
 
 import math
