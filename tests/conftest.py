@@ -10,7 +10,13 @@ from torch.distributions import Distribution
 from vaetut.models import VAE
 
 matplotlib.use("agg")
-SLOW = set((Path(__file__).parent / "slow.txt").read_text().split("\n\n", 1)[1].split())
+SLOW = (Path(__file__).parent / "slow.txt").read_text().split("\n\n", 1)[1].splitlines()
+
+
+def listed_as_slow(function, case):
+    """Whether a line of slow.txt is this function, or function[part] with a part of this case's id."""
+    found = [line.removesuffix("]").partition("[") for line in SLOW if line.partition("[")[0] == function]
+    return any(part in case for _, _, part in found)
 
 
 def pytest_collection_modifyitems(items):
@@ -18,7 +24,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if book in item.path.parents:
             item.add_marker(pytest.mark.book)
-        if getattr(item, "originalname", None) in SLOW:
+        function = getattr(item, "originalname", None)
+        if function and listed_as_slow(function, item.name.removeprefix(function)):
             item.add_marker(pytest.mark.slow)
         if {"browser", "visit"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.browser)

@@ -6,6 +6,10 @@ from torch import distributions as td
 
 from vaetut import distributions as vd
 
+# Measured with torch 2.11 and 2.13. Below, compiled code may draw in another order than eager code: where a step makes
+# the pixels black or white and draws z, z comes first. And a hook on z that changes its gradient cannot be compiled.
+COMPILES_IN_ORDER = torch.__version__ >= "2.13"
+
 DRAW_GAMMAS = {td.StudentT, td.FisherSnedecor, td.Beta, td.Dirichlet, vd.Erlang, vd.MultivariateStudentT}
 
 

@@ -21,6 +21,7 @@ from torch.distributions import (
     OneHotCategorical,
     TransformedDistribution,
 )
+from torch_kernels import COMPILES_IN_ORDER
 
 from vaetut import VAE, DiscreteMixture, LinearGaussian, sgvb_a, train
 from vaetut.bounds import doubly_reparameterized, iwae_bound, sticking_the_landing
@@ -332,6 +333,10 @@ def test_one_draw_of_dreg_is_sticking_the_landing():
 @pytest.mark.parametrize("bound", [iwae_bound, sticking_the_landing, doubly_reparameterized])
 def test_a_compiled_step_has_the_same_gradient(bound):
     """The hook on z survives tracing, and so does the backward pass of a Bernoulli decoder."""
+    if bound is doubly_reparameterized and not COMPILES_IN_ORDER:
+        pytest.skip(
+            "torch.compile of this torch puts what the hook on z needs behind its use: an error, and no number"
+        )
     torch.manual_seed(0)
     model = VAE(data_dim=8, latent_dim=2, hidden_dim=5).double()
     x = (torch.rand(4, 8) < 0.5).double()

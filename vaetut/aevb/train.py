@@ -186,7 +186,9 @@ def train(
         compile: compile a step, without the optimizer's kernel, to one graph with `torch.compile`. The first step
             then takes about ten seconds and needs a C++ compiler, the others are faster. The random numbers are the
             same, but sums are rounded differently, so the curves agree but not bit-exactly. On a GPU the graph is
-            captured in a CUDA graph, with the optimizer if it is ``"adam"``, so that a step is one launch.
+            captured in a CUDA graph, with the optimizer if it is ``"adam"``, so that a step is one launch. With torch
+            2.11, a step that draws more than once may draw in another order, which gives other random numbers, and
+            `doubly_reparameterized` raises the ValueError of what cannot be compiled.
         precision: the precision of float32 matrix products, torch's ``float32_matmul_precision`` during this call:
             ``"highest"`` is float32 throughout, ``"high"`` and ``"medium"`` allow TensorFloat32
             or bfloat16 where the device has it; these keep 10 and 7 bits of the mantissa instead of 23.

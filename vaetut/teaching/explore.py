@@ -135,6 +135,8 @@ def explore(
 ) -> Explorer:
     """Draw a figure for every combination of the axes' values and put sliders below it that need no kernel.
 
+    Chapters 1 to 10 use it, among others.
+
     Args:
         draw: called as ``draw(name=value, …)``, returns a matplotlib `Figure`, always of one size. Fix the
             limits of its axes, so that only what depends on the sliders moves. A frame takes about 0.1 s.
