@@ -35,8 +35,8 @@ class MonteCarloEM(Loop):
 
     All chains share a step size, which is adapted to an acceptance of 90 % (the paper's appendix E) and never frozen,
     unlike that of `hmc`: the posteriors move with the decoder, and a step size that suits the first decoder does
-    not suit the last. A chain that adapts need not keep its target exactly. Here it nearly does, since the step size
-    for a datapoint was set by the acceptances of other minibatches, not by its own state.
+    not suit the last. A chain that adapts need not keep its target exactly. Here it nearly does, since most of the
+    acceptances that set the step size for a datapoint are those of other datapoints.
 
     Each update counts as M training samples evaluated, as it does for the other algorithms; the 10 passes of the
     leapfrog steps are not counted, although they take most of the time.
