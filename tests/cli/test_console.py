@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,13 +80,50 @@ def test_without_a_standard_error(data, tmp_path, monkeypatch):
     assert run("evaluate", tmp_path / "nothing") == 2
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_behind_the_output(capsys, monkeypatch):
+full_disk = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+
+
+@full_disk
+@pytest.mark.parametrize("arguments", [[], ["--version"], ["train", "--help"]])
+def test_a_full_disk_behind_the_output(capsys, monkeypatch, arguments):
     descriptor = os.open("/dev/full", os.O_WRONLY)
     with os.fdopen(descriptor, "w", closefd=True) as full:
         monkeypatch.setattr(sys, "stdout", full)
-        assert main([]) == 1
-    assert "cannot be written to the standard output" in capsys.readouterr().err
+        try:
+            assert main(arguments) == 1
+        except SystemExit as end:
+            assert end.code == 1
+    error = capsys.readouterr().err
+    assert "cannot be written to the standard output" in error and error.count("\n") == 1
+
+
+@full_disk
+def test_a_full_disk_behind_the_log(data, tmp_path, monkeypatch):
+    """The training goes on, and a wrong option keeps its status."""
+    with io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert run("train", "--dataset", data, "--out", tmp_path / "run", *QUICK) == 0
+        with pytest.raises(SystemExit, match="2"):
+            main(["train", "--wings"])
+
+
+def test_a_closed_output_is_an_error(trained, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as after >&-
+    assert run("evaluate", trained, "--num-samples", 4, "--iwae-samples", 2) == 1
+    assert "the standard output: it is closed" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs file descriptors that can be inherited closed")
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path):
+    """A library that prints to the number 2 must not write into the checkpoint."""
+    code = (
+        "import os; from vaetut.cli import main; main([]); "
+        "handle = os.open({!r}, os.O_CREAT | os.O_WRONLY); os.write(2, b'a warning of a library'); assert handle > 2"
+    )
+    file = tmp_path / "file"
+    command = [sys.executable, "-c", code.format(str(file))]
+    done = subprocess.run(["/bin/sh", "-c", '"$@" 2>&- <&-', "sh", *command], stdout=subprocess.DEVNULL)
+    assert done.returncode == 0 and file.read_bytes() == b""
 
 
 def test_a_reader_that_has_enough(capsys, monkeypatch):
@@ -108,6 +146,52 @@ def test_out_of_memory(trained, capsys, monkeypatch, error):
     assert run("evaluate", trained, "--num-samples", 4, "--iwae-samples", 2) == 1
     message = capsys.readouterr().err
     assert "out of memory" in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize("sizes", [["--hidden-dim", 3 * 10**18], ["--num-samples", 10**12]])
+def test_a_model_or_a_step_larger_than_any_memory(data, tmp_path, capsys, sizes):
+    out = tmp_path / "run"
+    assert run("train", "--dataset", data, "--out", out, *QUICK, *sizes) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 2 and error[1].startswith("vaetut: error: out of memory") and not out.exists()
+
+
+def test_a_number_larger_than_any_size(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("train", "--out", "x", "--hidden-dim", 10**30)
+    assert "--hidden-dim" in capsys.readouterr().err
+
+
+def test_a_limit_on_the_size_of_files(trained, tmp_path, capsys, monkeypatch):
+    """The error names the file, not that of the staging folder, and the run stays what it was."""
+    resource = pytest.importorskip("resource")
+    out = tmp_path / "run"
+    shutil.copytree(trained, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        status = run("train", "--out", out, "--resume", "--epochs", 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert status == 1
+    assert (
+        capsys.readouterr().err.splitlines()[-1] == f"vaetut: error: {out / 'checkpoint.pt'}: File too large"
+    )
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert run("train", "--out", out, "--resume", "--epochs", 2) == 0
+
+
+def test_a_full_disk_under_the_lock(tmp_path, monkeypatch):
+    def full(handle, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with run_folder.locked(tmp_path):
+        assert (tmp_path / ".lock").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_runtime_errors_are_defects(trained, monkeypatch):

@@ -1,48 +1,19 @@
-"""A convolutional VAE of one's own, with batch normalization, as the documentation shows it."""
+"""A convolutional VAE of one's own, with batch normalization: the code of the page on training in the reference."""
+
+import re
+from pathlib import Path
 
 import torch
-from torch import nn
-from torch.distributions import Bernoulli, Independent, Normal
 
 from vaetut import load, sgvb_b, train
 from vaetut.data import binarize
 
-
-class ConvolutionalVAE(nn.Module):
-    """8 x 8 pixels to ``latent_dim`` numbers and back; all that `vaetut.train` asks for is the last three methods."""
-
-    def __init__(self, latent_dim=2, channels=8):
-        super().__init__()
-        self.latent_dim = latent_dim
-        self.encoder = nn.Sequential(
-            nn.Unflatten(-1, (1, 8, 8)),
-            nn.Conv2d(1, channels, 3, stride=2, padding=1),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(channels * 16, 2 * latent_dim),
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(latent_dim, channels * 16),
-            nn.Unflatten(-1, (channels, 4, 4)),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.ConvTranspose2d(channels, 1, 4, stride=2, padding=1),
-            nn.Flatten(),
-        )
-
-    @property
-    def prior(self):
-        zeros = self.encoder[-1].weight.new_zeros(self.latent_dim)
-        return Independent(Normal(zeros, zeros + 1), 1)
-
-    def encode(self, x):
-        mean, log_variance = self.encoder(x).chunk(2, -1)
-        return Independent(Normal(mean, (0.5 * log_variance).exp()), 1)
-
-    def likelihood(self, z):  # z [num_samples, batch, latent]: convolutions take one batch dimension
-        logits = self.decoder(z.flatten(0, -2)).view(*z.shape[:-1], 64)
-        return Independent(Bernoulli(logits=logits), 1, validate_args=False)
+PAGE = Path(__file__).parents[2] / "book" / "api" / "aevb.md"
+(CODE,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+DEFINITIONS, CALL = CODE.split("torch.manual_seed(0)")
+PARTS: dict = {}
+exec(DEFINITIONS, PARTS)
+ConvolutionalVAE = PARTS["ConvolutionalVAE"]
 
 
 def parameters(model):
@@ -75,3 +46,23 @@ def test_a_last_batch_of_one_is_left_out():
     x = torch.rand(21, 64)
     history = train(ConvolutionalVAE(), x, epochs=1, batch_size=10, drop_last=True)
     assert len(history.train) == 1
+
+
+def test_the_page_runs_and_resumes(tmp_path, monkeypatch):
+    """Its optimizer hook, scheduler, patience and checkpoint work together; a resumed run is the uninterrupted one."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(epochs, checkpoint):
+        call = CALL.replace("epochs=60", f"epochs={epochs}").replace("conv.pt", checkpoint)
+        assert call.count(f"epochs={epochs}") == 1
+        parts = dict(PARTS)
+        torch.manual_seed(0)
+        exec(call, parts)
+        return parts
+
+    whole = run(4, "whole.pt")
+    run(2, "parts.pt")
+    parts = run(4, "parts.pt")
+    assert whole["history"] == parts["history"]
+    assert torch.equal(parameters(whole["model"]), parameters(parts["model"]))
+    assert whole["history"].validation[-1] > whole["history"].validation[0]

@@ -1,6 +1,7 @@
 """Data of one's own: what is read is what is in the files, and what does not fit names the file and the row."""
 
 import csv
+import os
 import warnings
 
 import numpy as np
@@ -321,3 +322,21 @@ def test_numbers_beyond_float32_are_refused(tmp_path):
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match=r"a\.npy must hold finite numbers, row 4"):
             read(tmp_path / "a.npy")
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    """Not left out without a word."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name / "1.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path) == str(tmp_path / "b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError) as found:
+        own.read(tmp_path)
+    assert found.value.filename == str(tmp_path / "b")

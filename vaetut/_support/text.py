@@ -66,3 +66,16 @@ def is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError, OSError):
         return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch failed for lack of memory; it has an exception of its own for that on a GPU only.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+        True
+        >>> is_out_of_memory(RuntimeError("a defect"))
+        False
+    """
+    parts = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
+    return any(part in str(error) for part in parts)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from vaetut._support.text import is_out_of_memory
 from vaetut._support.validate import checks
 from vaetut.aevb import rng
 from vaetut.aevb.arguments import Arguments
@@ -74,11 +75,10 @@ def explained_memory_errors(given: Arguments) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
-        if "out of memory" not in text and "can't allocate memory" not in text:
+        if not is_out_of_memory(error):
             raise
         kind = type(error) if type(error) in (RuntimeError, torch.cuda.OutOfMemoryError) else RuntimeError
         raise kind(
             f"out of memory on the device with batch_size={given.batch_size} and num_samples="
-            f"{given.num_samples}: lower one of them ({text.splitlines()[0]})"
+            f"{given.num_samples}: lower one of them ({str(error).splitlines()[0]})"
         ) from error

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from vaetut._support.text import is_out_of_memory
 from vaetut.aevb import rng
 from vaetut.aevb.arguments import Arguments
 from vaetut.aevb.source import Loader, Source
@@ -77,6 +78,8 @@ def try_bound(objective: Objective, x: Tensor, name: str) -> None:
         with torch.no_grad():
             values = objective.of(pixels(x, objective.binarize))
     except (ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(f"{name} must be data that the model and the bound accept: {error}") from error
     if not isinstance(values, Tensor):
         raise TypeError(f"bound must return a tensor, one value per datapoint, got a {type(values).__name__}")

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import vaetut
-from vaetut._support.text import printable
+from vaetut._support.text import is_out_of_memory, printable
 from vaetut.cli import options
 
 BOOK = "https://vaetut.github.io/vaetut/"
@@ -82,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source  ...
         0
     """
+    _open_standard_streams()
     try:
         return _run(arguments)
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
@@ -112,7 +113,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (FloatingPointError, OSError, MemoryError) as error:
         return _complain(_text(error) or "out of memory", 1)
     except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         first = str(error).strip().splitlines()[0]
         return _complain(
@@ -126,8 +127,9 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _text(error: Exception) -> str:
     """The message of an error; for one of the operating system the file and the reason, without a number."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror}"
     return str(error)
 
 
@@ -139,14 +141,32 @@ def _json(result: dict[str, Any]) -> str:
 
 def _say(text: str) -> int:
     """Print the result; report a full disk as an error."""
+    if sys.stdout is None and sys.stderr is not None:  # closed; under pythonw both are None
+        return _unwritable("it is closed")
     try:
         print(printable(text, sys.stdout), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
-        _give_up_output()
-        return _complain(f"the result cannot be written to the standard output: {error.strerror}", 1)
+        return _unwritable(error.strerror)
     return 0
+
+
+def _unwritable(reason: str | None) -> int:
+    """Say that the standard output cannot be written."""
+    _give_up_output()
+    return _complain(f"the result cannot be written to the standard output: {reason}", 1)
+
+
+def _open_standard_streams() -> None:
+    """Open the null device in place of a closed standard stream.
+
+    Otherwise the next file that is opened gets its number, and what a library prints there is written into the file.
+    """
+    with suppress(OSError):
+        while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(handle)
 
 
 def _give_up_output() -> None:
@@ -198,8 +218,16 @@ class _Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         file = sys.stderr if file is None else file
-        if message and file is not None:
+        if not message or file is None:
+            return
+        try:
             file.write(printable(message, file))
+            file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if file is sys.stdout:
+                self.exit(_unwritable(error.strerror))
 
 
 def _parser() -> argparse.ArgumentParser:

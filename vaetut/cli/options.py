@@ -30,7 +30,7 @@ def _number(kind: type[T], text: str, allowed: Callable[[T], bool], what: str) -
 
 
 def _positive(text: str) -> int:
-    return _number(int, text, lambda value: value >= 1, "an integer of at least 1")
+    return _number(int, text, lambda value: 1 <= value < 2**63, "an integer of at least 1, below 2**63")
 
 
 def _rate(text: str) -> float:

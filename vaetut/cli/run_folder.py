@@ -250,8 +250,9 @@ def _acquire(path: Path) -> int | None:
         except FileNotFoundError:
             same = False
         if same:
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            with suppress(OSError):  # on a full disk the lock holds, without the text
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return handle
         os.close(handle)  # its holder has removed the file in the meantime
 

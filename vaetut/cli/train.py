@@ -71,6 +71,13 @@ def train(given: Options) -> Options:
             folder.rmdir()
 
 
+def _log(line: str) -> None:
+    """Print a line to the log; one that cannot be written does not stop the training."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(printable(line, sys.stderr), file=sys.stderr, flush=True)
+
+
 def is_first(settings: Settings) -> bool:
     """Whether this process writes and prints: a single process does, whatever environment a launcher has set."""
     if not settings.several_processes:
@@ -103,9 +110,9 @@ class _Run:
         new = run_folder.staging(self.folder, self.goes_on)
         if self.goes_on and "state" in self.arguments:
             _upgrade(new / CHECKPOINT, self.arguments["state"])
-        model = _model(self.settings, self.data, None if self.goes_on else self.settings.init)
         self.epochs_done = done
         try:
+            model = _model(self.settings, self.data, None if self.goes_on else self.settings.init)
             machine = _machine(self.settings)
             self.start = time.perf_counter()
             history = fit(
@@ -124,6 +131,9 @@ class _Run:
         except Exception as error:
             if self.begun_afresh and not self.epochs_done:  # nothing to resume: leave everything as it was
                 (self.folder / CONFIG).unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is not None:
+                error.filename = str(error.filename).replace(str(new.resolve()), str(self.folder))
+                raise
             text = str(error).replace(str(new.resolve() / CHECKPOINT), str(self.folder / CHECKPOINT))
             if text != str(error):
                 raise type(error)(text) from None
@@ -142,13 +152,9 @@ class _Run:
         if not self.bar.disable:
             self.bar.set_postfix(bound=round(bound, 2), test=round(test, 2))
             self.bar.update(self.epochs_done - self.bar.n)
-        elif sys.stderr is not None:
+        else:
             epoch = f"{self.epochs_done}/{self.settings.epochs}"
-            line = f"epoch {epoch}  bound {bound:.3f}  test {test:.3f}  {seconds:.1f} s"
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # a log that cannot be written does not stop the training
-                print(printable(line, sys.stderr), file=sys.stderr, flush=True)
+            _log(f"epoch {epoch}  bound {bound:.3f}  test {test:.3f}  {seconds:.1f} s")
 
     def _saved(self, model: VAE) -> Saved:
         return Saved(
@@ -274,9 +280,8 @@ def _data(
     if not chosen:
         likelihood, why = own.likelihood_for(data)
         settings = replace(settings, likelihood=likelihood)
-    if not quiet and sys.stderr is not None:
-        line = f"{data.summary}; likelihood {settings.likelihood}, {why}"
-        print(printable(line, sys.stderr), file=sys.stderr, flush=True)
+    if not quiet:
+        _log(f"{data.summary}; likelihood {settings.likelihood}, {why}")
     return data, settings
 
 

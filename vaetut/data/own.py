@@ -187,7 +187,7 @@ def _images(folder: Path, image_size: tuple[int, int] | None) -> Table:
     """All images below ``folder``, as 8-bit values or, for 16-bit images, as float32 in [0, 1]."""
     from PIL import Image
 
-    everything = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path, folder)]
+    everything = sorted(path for path in _visible(folder) if path.is_file())
     paths = [path for path in everything if path.suffix.lower() in _IMAGES]
     if not paths:
         raise ValueError(f"{folder} has no images: no file ends with {', '.join(_IMAGES)}")
@@ -226,8 +226,15 @@ def _images(folder: Path, image_size: tuple[int, int] | None) -> Table:
     return Table(x, np.asarray(labels, np.int64), tuple(names), remark=remark)
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _visible(folder: Path) -> Iterable[Path]:
+    """What is below ``folder``, without hidden files and folders; a folder that cannot be read is an error."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=stop):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place) / name for name in names if not name.startswith("."))
 
 
 def _pixels(path: Path, size: tuple[int, int], color: bool, sixteen: bool) -> Array:
