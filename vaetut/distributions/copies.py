@@ -45,8 +45,10 @@ def with_tensors(
     if isinstance(value, Distribution | Transform | Module | Constraint):
         value, changed = copy.copy(value), dict[int, Any]()
         kept = {name: item for name, item in vars(value).items() if not _is_stored(value, name)}
-        if isinstance(value, Transform):  # its inverse, once made, points back at it
-            kept["_inv"] = None
+        if isinstance(value, Transform):
+            # Its inverse, once made, points back at it. What it cached is no parameter, and may be without a graph.
+            kept.pop("_cached_x_y", None)
+            kept.update(_inv=None, _cache_size=0)
         for item in kept.values():
             if id(item) not in changed:  # one tensor under two names, as in Categorical, stays one
                 changed[id(item)] = with_tensors(item, tensor, batch)
