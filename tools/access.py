@@ -15,6 +15,11 @@ FORMULA = r'<span class="math notranslate nohighlight">\\\((?:(?!</span>).)*?\\\
 REPLACED = (
     # A fold is named by its summary, which shows what is inside: Check, Solution, Code of this figure.
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
+    # The arrow beside a title of the contents shows the pages below it.
+    (
+        re.compile(r'<summary>(?=<span class="toctree-toggle")'),
+        '<summary><span class="visually-hidden">Pages below this one</span>',
+    ),
     # The name of the search button has the words that stand on it.
     (re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="Search"'), r"\1"),
     # The sidebar with logo, search and contents is a landmark.

@@ -54,7 +54,10 @@ def with_head(text: str, address: str) -> str:
         flags=re.S,
     )
     paragraph = re.search(r"<p>(.*?)</p>", article, re.S)
-    tags = meta(title, first_sentences(plain(paragraph[1])) if paragraph else "", address)
+    description = first_sentences(plain(paragraph[1])) if paragraph else ""
+    if address.startswith("book/api/"):  # several of them begin with the same sentence
+        description = f"{title}. {description}"
+    tags = meta(title, description, address)
     return text.replace("</title>", f"</title>\n    {tags}", 1)
 
 

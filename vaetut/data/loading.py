@@ -116,7 +116,7 @@ def binarize(x: Tensor, how: str = "dynamic", generator: torch.Generator | None 
 
     * ``"dynamic"``: each pixel is drawn from a Bernoulli distribution whose probability is its gray value.
       Drawn again each time a minibatch is used, this is the usual treatment of MNIST; its mean is the gray image
-      (chapter 11, ``eq-vae-grey-pixels``).
+      (chapter 11, ``eq-vae-gray-pixels``).
     * ``"threshold"``: 1 where the pixel is at least 0.5, else 0.
 
     Args:

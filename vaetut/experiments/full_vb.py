@@ -4,8 +4,10 @@ AEVB estimates one value of the decoder's parameters $\theta$, under a prior $\m
 criterion). Appendix F replaces it by a variational posterior $q(\theta)$, a Gaussian with a mean and a standard
 deviation for each parameter, and maximizes
 
-$$\frac1N \sum_i \mathbb E_{q(\theta)} \mathcal L(\theta, \phi; x_i)
-- \frac1N D_{\mathrm{KL}}(q(\theta) \,\|\, p(\theta)),$$
+.. math::
+
+    \frac1N \sum_i \mathbb E_{q(\theta)} \mathcal L(\theta, \phi; x_i)
+    - \frac1N D_{\mathrm{KL}}(q(\theta) \,\|\, p(\theta)),
 
 a lower bound of $\log p(X) / N$, with $\theta$ integrated out. Both expectations are estimated by reparameterization,
 with one draw of $\theta$ for each minibatch. The encoder's parameters $\phi$ belong to q, and remain point estimates.
