@@ -111,3 +111,13 @@ def test_what_has_no_ends():
         support_ends(td.Dirichlet(torch.ones(3)))
     with pytest.raises(NotImplementedError, match="not one-to-one"):
         support_ends(td.TransformedDistribution(td.Normal(0.0, 1.0), [td.AbsTransform()]))
+
+
+def test_an_end_with_an_infinite_image_does_not_move() -> None:
+    """The log of a scaled exponential variable: 0 goes to −∞, where the slope of the log is infinite."""
+    scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    base = td.Exponential(torch.ones((), dtype=torch.float64))
+    q = td.TransformedDistribution(base, [td.AffineTransform(0.0, scale), td.ExpTransform().inv])
+    low, high = support_ends(q)
+    assert (low.item(), high.item()) == (-math.inf, math.inf)
+    assert not support_moves(q)

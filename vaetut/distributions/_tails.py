@@ -35,6 +35,7 @@ from vaetut.distributions.gompertz import Gompertz
 from vaetut.distributions.logistic import Logistic
 from vaetut.distributions.rayleigh import Rayleigh
 from vaetut.distributions.reciprocal import Reciprocal
+from vaetut.distributions.support import image_of_end
 from vaetut.distributions.triangular import Triangular
 
 LOG_2 = math.log(2)
@@ -324,7 +325,7 @@ def ends_of(q: Any, device: torch.device) -> tuple[Tensor, Tensor]:
         low, high = ends_of(q.base_dist, device)
         for transform in q.transforms:
             rises = torch.as_tensor(transform.sign, device=device) > 0
-            low, high = transform(low), transform(high)
+            low, high = (image_of_end(transform, end, transform(end.detach())) for end in (low, high))
             low, high = torch.where(rises, low, high), torch.where(rises, high, low)
         return low, high
     zero = torch.zeros(q.batch_shape, dtype=torch.float64, device=device)

@@ -158,16 +158,17 @@ def _through(q: TransformedDistribution, low: Tensor, high: Tensor) -> tuple[Ten
         first, last = _bounds(transform.codomain)
         limits = (torch.as_tensor(end, dtype=low.dtype, device=low.device) for end in (first, last))
         first, last = limits
-        at_low = _image(transform, low, torch.where(rising, first, last))
-        at_high = _image(transform, high, torch.where(rising, last, first))
+        at_low = image_of_end(transform, low, torch.where(rising, first, last))
+        at_high = image_of_end(transform, high, torch.where(rising, last, first))
         low, high = torch.where(rising, at_low, at_high), torch.where(rising, at_high, at_low)
     return low, high
 
 
-def _image(transform: Any, end: Tensor, limit: Tensor) -> Tensor:
-    """The image of an end; for an infinite one the ``limit``."""
-    finite = end.isfinite()
-    safe = torch.where(finite, end, torch.ones_like(end))
-    image: Tensor = transform(safe)
-    limit = limit.detach()
-    return torch.where(finite & image.isfinite(), image, limit)
+def image_of_end(transform: Any, end: Tensor, limit: Tensor) -> Tensor:
+    """The image of an end of a support; the ``limit``, without a gradient, if the end or its image is infinite."""
+    with torch.no_grad():
+        finite = end.isfinite()
+        finite = finite & transform(torch.where(finite, end, 0.5)).isfinite()
+    # ½ lies inside of the domain of every transform of torch: an infinite value or slope there would give 0 · ∞ = NaN.
+    image: Tensor = transform(torch.where(finite, end, 0.5))
+    return torch.where(finite, image, limit.detach())
