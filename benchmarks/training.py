@@ -15,8 +15,8 @@ On a CPU most of a step's time is in float32 products, by default those of MKL. 
 for 100 x 784 times 784 x 500 on one thread of an AMD EPYC 736 microseconds instead of 845. torch's one public call that
 selects them is `torch.set_float32_matmul_precision("medium")`, which is `precision="medium"` of `vaetut.train`. It also
 allows oneDNN to compute in bfloat16 where it has a kernel for that. Here it does not: the error was 9e-5 of
-values of some 30 (MKL's: 4e-5). Elsewhere 8 bits may be all that is kept, so it is not the default: "highest" is float32
-on every machine. Casting the model itself to bfloat16 would be another algorithm, and inductor's own oneDNN
+values of some 30 (MKL's: 4e-5). Elsewhere 8 bits may be all that is kept, so it is not the default: "highest" is
+float32 on every machine. Casting the model itself to bfloat16 would be another algorithm, and inductor's own oneDNN
 layers are for frozen weights, that is, not for training.
 
 pythae and numpyro get environments of their own below _build/, from the package index, at the first run. A peer that
