@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
+from in_browser import chromium
 from torch.distributions import Distribution
 
 from vaetut.models import VAE
@@ -29,6 +30,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
         if {"browser", "visit"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="module")  # not longer: two of playwright's loops cannot run at once
+def browser():
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from axe_playwright_python import sync_playwright as axe
-from test_site import PAGES, SITE, Visit, browser  # noqa: F401  a fixture
+from test_site import PAGES, SITE, Visit
 
 WIDTHS = (1440, 1024, 390, 320)
 CHAPTERS = [page for page in PAGES if re.search(r"/\d\d-", page)]
@@ -14,7 +14,7 @@ COLORS = {"runOnly": ["color-contrast", "link-in-text-block"], "resultTypes": ["
 
 
 @pytest.fixture(scope="module", params=[*PAGES, "404.html"])
-def visit(request, browser):  # noqa: F811
+def visit(request, browser):
     visit = Visit(browser, request.param, "light")
     visit.name = request.param
     yield visit
@@ -120,7 +120,7 @@ def test_print_opens_what_is_folded_and_cuts_nothing(visit):
         visit.page.emulate_media(media="screen")
 
 
-def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):  # noqa: F811
+def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
     """What the tests above look for, they find."""
     monkeypatch.setattr("test_site.SITE", tmp_path)
     (tmp_path / "page.html").write_text(

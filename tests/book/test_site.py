@@ -6,14 +6,11 @@ skipped, and say so; with VAETUT_REQUIRE_CHROMIUM set, as in .ci/run, they fail 
 
 import html.parser
 import mimetypes
-import os
-import shutil
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 import yaml
-from playwright.sync_api import sync_playwright
 
 import vaetut
 from build_book import code_digest
@@ -88,24 +85,6 @@ def test_page_names_the_code_that_it_was_built_with(page):
 
 
 # The browser
-
-
-def find_chromium(playwright):
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    own = playwright.chromium.executable_path
-    return next(filter(None, map(shutil.which, names)), own if Path(own).exists() else None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        path = find_chromium(playwright)
-        if path is None:
-            message = "NOT TESTED IN A BROWSER: no Chromium is installed (apt-get install chromium)"
-            pytest.fail(message) if os.environ.get("VAETUT_REQUIRE_CHROMIUM") else pytest.skip(message)
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 class Visit:

@@ -1,4 +1,4 @@
-"""Chromium for the tests that open the built book or a notebook server in it."""
+"""Chromium for the tests that open a page, the built book or a notebook server in it."""
 
 import mimetypes
 import os
@@ -8,23 +8,25 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from playwright.sync_api import sync_playwright
 
-SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
+SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
 HOST = "http://book.test/"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
 @contextmanager
 def chromium():
     """A headless Chromium; without one the test is skipped, or fails where VAETUT_REQUIRE_CHROMIUM is set."""
-    with sync_playwright() as playwright:
+    reason = "NOT TESTED IN A BROWSER: playwright is not installed"
+    api = pytest.importorskip("playwright.sync_api", reason=reason)
+    with api.sync_playwright() as playwright:
         names = ("chromium", "chromium-browser", "google-chrome", "chrome")
         own = playwright.chromium.executable_path
         path = next(filter(None, map(shutil.which, names)), own if Path(own).exists() else None)
         if path is None:
             message = "NOT TESTED IN A BROWSER: no Chromium is installed (apt-get install chromium)"
             pytest.fail(message) if os.environ.get("VAETUT_REQUIRE_CHROMIUM") else pytest.skip(message)
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
 
