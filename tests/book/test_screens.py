@@ -60,7 +60,8 @@ def violations(visit, options, scheme="light"):
     visit.page.emulate_media(color_scheme=scheme)
     # The page follows in a moment, and a color that is on its way is neither the one nor the other.
     visit.page.add_style_tag(content="*, ::before, ::after { transition: none !important; }")
-    visit.page.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
+    followed = "scheme => [scheme, undefined].includes(document.documentElement.dataset.theme)"
+    visit.page.wait_for_function(followed, arg=scheme)
     if not visit.page.evaluate("'axe' in window"):
         visit.page.evaluate(SCRIPT)
     found = visit.page.evaluate(

@@ -432,6 +432,14 @@ def test_each_option_stands_once():
 # --- Ctrl-C during the imports
 
 
+def heeding_ctrl_c(command, **options):
+    """Run a command as a terminal does. What is started in the background may have inherited that SIGINT is ignored."""
+    default = (
+        {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    )
+    return subprocess.run(command, capture_output=True, text=True, **default, **options)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="os.kill sends no SIGINT elsewhere")
 @pytest.mark.parametrize("start", [["-m", "vaetut"], ["{bin}/vaetut"]])
 def test_ctrl_c_while_torch_is_imported(tmp_path, start):
@@ -444,11 +452,10 @@ def test_ctrl_c_while_torch_is_imported(tmp_path, start):
     (tmp_path / "vaetut").write_text("from vaetut.cli import main\nraise SystemExit(main())\n")
     command = [sys.executable, *(part.replace("{bin}", str(tmp_path)) for part in start), "--version"]
     path = os.pathsep.join([str(tmp_path), str(Path(vaetut.__file__).parents[1])])
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    done = heeding_ctrl_c(command, env={**os.environ, "PYTHONPATH": path})
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "vaetut: stopped\n")
 
 
 def test_importing_the_package_leaves_ctrl_c_to_other_programs():
     code = "import signal, vaetut; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
+    assert heeding_ctrl_c([sys.executable, "-c", code], check=True).stdout == "True\n"
