@@ -124,7 +124,7 @@ def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
         return torch_kl_divergence(q, p)
     except NotImplementedError:
         raise NotImplementedError(
-            f"no closed form for the KL divergence of {_name(q)} from {_name(p)}; "
+            f"no closed form for the KL divergence from {_name(q)} to {_name(p)}; "
             "estimate it with monte_carlo_kl(q, p, num_samples), which gives its standard error too"
         ) from None
 
