@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent
 
-from vaetut._support.validate import any_true, finite, float_tensor, positive_int, values_are_checked
+from vaetut._support.validate import (
+    any_true,
+    distribution,
+    finite,
+    float_tensor,
+    positive_int,
+    values_are_checked,
+)
 from vaetut.distributions.gray_bernoulli import GrayBernoulli, is_bernoulli
 
 
@@ -38,8 +45,7 @@ def check(model: Any, q: Distribution, x: Tensor, num_samples: int) -> Inputs:
             f"model.likelihood must be a function of z that returns the distribution p(x|z); that of {name} is of "
             f"type {type(likelihood).__name__}"
         )
-    if not isinstance(q, Distribution):
-        raise TypeError(f"q must be a torch.distributions.Distribution, got {type(q).__name__}")
+    distribution(q, "q")
     if float_tensor(x, "x").dim() == 0:
         raise ValueError("x must have shape [batch, data], got a tensor without dimensions")
     finite(x, "x")

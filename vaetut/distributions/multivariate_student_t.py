@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
+from vaetut._support.validate import finite
 from vaetut.distributions._base import (
     as_location_and_scale,
     as_number,
     as_parameters,
     broadcast_shapes,
-    check_finite,
     in_dtype_of,
     squared_length,
 )
@@ -76,7 +76,7 @@ class MultivariateStudentT(Distribution):
         super().__init__(shape, loc.shape[-1:], validate_args=validate_args)
         if self._validate_args:
             for name in self.arg_constraints:
-                check_finite(getattr(self, name), name)
+                finite(getattr(self, name), name)
 
     def _set(self, df: Tensor, loc: Tensor, scale_tril: Tensor, batch_shape: _size) -> None:
         self.df = df.expand(batch_shape)

@@ -14,11 +14,9 @@ from torch.distributions import (
     Gamma,
     Gumbel,
     HalfNormal,
-    Independent,
     LogNormal,
     Normal,
     StudentT,
-    TransformedDistribution,
     Weibull,
     constraints,
     register_kl,
@@ -26,7 +24,7 @@ from torch.distributions import (
 from torch.distributions.transforms import Transform
 from torch.types import _size
 
-from vaetut._support.validate import any_true
+from vaetut._support.validate import any_true, distribution
 from vaetut.distributions._base import (
     FLOATS,
     ONLY_FLOATS,
@@ -39,6 +37,7 @@ from vaetut.distributions._base import (
 from vaetut.distributions._special import log1mexp, open_uniform
 from vaetut.distributions._tails import Tails, ends_of, knows_far_tails, tails_of
 from vaetut.distributions.logistic import Logistic
+from vaetut.distributions.support import is_discrete
 
 LEAST_MASS = math.log(
     1e-8
@@ -94,11 +93,9 @@ class Truncated(Distribution):
         high: Tensor | float = math.inf,
         validate_args: bool | None = None,
     ) -> None:
-        if not isinstance(base, Distribution):
-            raise TypeError(f"base must be a torch.distributions.Distribution, got {type(base).__name__}")
-        if base.event_shape:
+        if distribution(base, "base").event_shape:
             raise ValueError(f"base must be univariate, got one of event shape {list(base.event_shape)}")
-        if _is_discrete(base):
+        if is_discrete(base):
             raise ValueError(f"base must be continuous, got {type(base).__name__}, which is discrete")
         median = _median_of(base)
         ends = []
@@ -395,15 +392,6 @@ def _double(value: Any, seen: dict[int, Any]) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_double(v, seen) for v in value)
     return value
-
-
-def _is_discrete(q: Any) -> bool:
-    if isinstance(q, Independent | TransformedDistribution):
-        return _is_discrete(q.base_dist)
-    try:
-        return bool(q.support.is_discrete)
-    except NotImplementedError:
-        return False
 
 
 def _median_of(base: Any) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
+from vaetut._support.validate import distribution as check_distribution
 from vaetut._support.validate import one_of
 from vaetut.reparam._map import Map, Reparameterization
 
@@ -195,7 +196,7 @@ def reparameterize(q: Distribution, via: str | None = None) -> Reparameterizatio
         tensor([-1.0000,  1.0000,  3.0000])
     """
     if not isinstance(q, Distribution) or (via is not None and via not in FAMILIES):
-        _check_distribution(q)
+        check_distribution(q, "q")
         one_of(via, "via", FAMILIES)
     if isinstance(q, Independent):
         return _unwrap(q, via)
@@ -239,7 +240,7 @@ def families(q: Distribution | type[Distribution]) -> tuple[str, ...]:
         if not issubclass(q, Distribution):
             raise TypeError(f"q must be a distribution or a class of distributions, got {q!r}")
     else:
-        _check_distribution(q)
+        check_distribution(q, "q")
         while isinstance(q, Independent):
             q = q.base_dist
     kind = q if isinstance(q, type) else type(q)
@@ -378,8 +379,3 @@ def parameters(kind: type[Distribution]) -> tuple[str, ...]:
         for p in list(named)[1:]
         if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "validate_args" and p.name not in whole
     )
-
-
-def _check_distribution(q: Any) -> None:
-    if not isinstance(q, Distribution):
-        raise TypeError(f"q must be a torch.distributions.Distribution, got {type(q).__name__}")
