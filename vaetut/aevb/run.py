@@ -8,13 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributions import Bernoulli
 
 from vaetut.aevb import checkpoint as checkpoints
 from vaetut.aevb import rng
 from vaetut.aevb.arguments import Arguments
 from vaetut.aevb.model_checks import (
-    base_of,
     check_model,
     check_single,
     check_width,
@@ -27,6 +25,7 @@ from vaetut.aevb.source import Loader, Resident, Source, open_source, warn_of_co
 from vaetut.aevb.step import BestEpoch, Communicator, Objective, evaluating, pixels, set_modes, training_modes
 from vaetut.aevb.untracked import Watch, hooks, samplers
 from vaetut.data import ImageData
+from vaetut.models import is_bernoulli
 
 _DEFAULT_BATCH = 100
 
@@ -93,15 +92,15 @@ def _resolve(
     modes = training_modes(model)
     with rng.seeded(given.seed, device), evaluating(model):
         likelihood = try_model(model)
-        is_bernoulli = base_of(likelihood, Bernoulli) is not None
-        how = ("dynamic" if is_bernoulli else "none") if given.binarize == "auto" else given.binarize
-        source = open_source(data, "data", dtype, is_bernoulli, device)
+        bernoulli = is_bernoulli(likelihood)
+        how = ("dynamic" if bernoulli else "none") if given.binarize == "auto" else given.binarize
+        source = open_source(data, "data", dtype, bernoulli, device)
         x = source.x if isinstance(source, Resident) else None
         objective = Objective(model, given.bound, given.num_samples, x, how)
         first = source.first()
         check_width(likelihood, first)
         try_bound(objective, first, "data")
-        held_out, number_held_out, mark = _validation(validation, dtype, is_bernoulli, device, objective)
+        held_out, number_held_out, mark = _validation(validation, dtype, bernoulli, device, objective)
     if x is not None and has_free_variances(likelihood):
         warn_of_constant_columns(x)
     batch_size = _batch_size(given, source)
