@@ -42,7 +42,8 @@ from torch.nn.functional import softplus
 
 from vaetut.distributions._base import broadcast_shapes, squared_length
 from vaetut.distributions._moments import LogMoments, log_moments
-from vaetut.distributions._stirling import HALF_LOG_2PI, log_gamma_remainder
+from vaetut.distributions._special import HALF_LOG_2PI
+from vaetut.distributions._stirling import log_gamma_remainder
 from vaetut.distributions.elliptical import Elliptical
 from vaetut.distributions.gompertz import Gompertz
 from vaetut.distributions.logistic import Logistic

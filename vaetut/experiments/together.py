@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaetut.distributions._special import HALF_LOG_2PI
 from vaetut.experiments.runner import Experiment, Settings, write
 from vaetut.experiments.runs import checkpoints, results, write_state
 from vaetut.experiments.trainer import BATCH_SIZE, LEARNING_RATES, new_model
 from vaetut.models import VAE
 
 _EPS = 1e-10  # of Adagrad, as in torch
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Batched:
@@ -129,11 +129,11 @@ class Batched:
                 probability = self._decode(rest, dreamed).sigmoid()
                 uniform = torch.rand(probability.shape, device=batch.device, generator=self.generator)
                 dream = (uniform < probability).to(batch.dtype)
-            log_prior = -((0.5 * z.square() + _HALF_LOG_2PI) * mask).sum(-1)
+            log_prior = -((0.5 * z.square() + HALF_LOG_2PI) * mask).sum(-1)
             wake = self._log_likelihood(rest, z, batch) + log_prior
             mean, log_variance = self._encode(rest, dream)
             error = (dreamed - mean).square() * (-log_variance).exp()
-            sleep = -((0.5 * (error + log_variance) + _HALF_LOG_2PI) * mask).sum(-1)
+            sleep = -((0.5 * (error + log_variance) + HALF_LOG_2PI) * mask).sum(-1)
             parts.append((wake + sleep).mean(-1))
         return torch.cat(parts)
 
