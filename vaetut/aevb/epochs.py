@@ -15,7 +15,7 @@ from vaetut.aevb.arguments import Arguments
 from vaetut.aevb.history import History
 from vaetut.aevb.optimizers import is_plateau
 from vaetut.aevb.run import Run
-from vaetut.aevb.step import evaluate, evaluating, mean_bound
+from vaetut.aevb.step import epoch_mean, evaluate, evaluating
 
 
 def start(run: Run) -> History:
@@ -32,7 +32,7 @@ def validation_bound(run: Run, epoch: int, rate: float) -> float:
     """The bound of the validation data, with the same noise in each epoch, separate from the noise of training."""
     with evaluating(run.model), rng.seeded(run.seed, run.communicator.device):
         bounds = evaluate(run.objective, run.validation, run.batch_size, run.communicator)
-    return mean_bound(bounds, run.validation_number, "validation", epoch, rate, run.communicator)
+    return epoch_mean(bounds, run.validation_number, "validation", epoch, rate, run.communicator)
 
 
 def finish_epoch(run: Run, epoch: int, history: History) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from vaetut.aevb import checkpoint as checkpoints
 from vaetut.aevb import rng
 from vaetut.aevb.arguments import Arguments
+from vaetut.aevb.devices import usable_device
 from vaetut.aevb.model_checks import (
     check_model,
     check_single,
@@ -224,7 +225,11 @@ def _datapoints(source: Source, batch_size: int, drop_last: bool) -> int:
 def _communicator(given: Arguments, model: nn.Module) -> Communicator:
     """One device of this process, or those of ``fabric``."""
     if given.fabric is None:
-        return Communicator(target_device(given.device, next(model.parameters()).device))
+        home = next(model.parameters()).device
+        if given.device == "auto":
+            gpu = home.type == "cpu" and torch.cuda.is_available()
+            return Communicator(torch.device("cuda") if gpu else home)
+        return Communicator(usable_device(given.device, "device must be 'auto' or a device of this machine"))
     if given.device != "auto":
         raise ValueError(
             f"device must be 'auto' with fabric, which has its own devices, got {given.device!r}"
@@ -236,25 +241,3 @@ def _communicator(given: Arguments, model: nn.Module) -> Communicator:
     from vaetut.aevb.fabric import FabricCommunicator
 
     return FabricCommunicator(given.fabric, next(model.parameters()).dtype)
-
-
-def target_device(device: str | torch.device, home: torch.device) -> torch.device:
-    """The device to train on."""
-    if device == "auto":
-        return torch.device("cuda") if home.type == "cpu" and torch.cuda.is_available() else home
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(
-            f"device must be 'auto' or a device of this machine, got {device!r} ({_first_line(error)})"
-        ) from None
-    if target.type == "meta":
-        raise ValueError(
-            "device must be 'auto' or a device of this machine, got 'meta', which stores no values"
-        )
-    return target
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

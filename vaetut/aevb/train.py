@@ -24,7 +24,7 @@ from vaetut.aevb.epochs import (
 )
 from vaetut.aevb.history import History
 from vaetut.aevb.run import Run, resolved
-from vaetut.aevb.step import Communicator, Objective, mean_bound, set_modes
+from vaetut.aevb.step import Communicator, Objective, epoch_mean, set_modes
 from vaetut.bounds import sgvb_b
 from vaetut.data import ImageData
 
@@ -52,7 +52,7 @@ def maximize(run: Run) -> History:
             bounds = []
             for minibatch in run.data.minibatches(run.communicator.order, run.batch_size, run.drop_last):
                 bounds.append(step(minibatch))
-            history.train.append(mean_bound(bounds, run.number, "training", epoch, rate, run.communicator))
+            history.train.append(epoch_mean(bounds, run.number, "training", epoch, rate, run.communicator))
             if run.validation is not None:
                 history.validation.append(validation_bound(run, epoch, rate))
             finish_epoch(run, epoch, history)

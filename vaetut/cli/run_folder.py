@@ -26,11 +26,11 @@ import torch
 
 from vaetut._support.files import atomically, read_json, versions, write_json
 from vaetut.aevb import checkpoint as checkpoints
-from vaetut.aevb.model_file import read_model, write_model
+from vaetut.aevb.model_file import CHECKPOINT, MODEL, read_model, write_model
 from vaetut.cli.options import Settings, from_plain
 from vaetut.models import VAE
 
-MODEL, HISTORY, CONFIG, CHECKPOINT = "model.pt", "history.json", "config.json", "checkpoint.pt"
+HISTORY, CONFIG = "history.json", "config.json"
 FILES = (CHECKPOINT, MODEL, HISTORY, CONFIG)
 PICTURES = ("learning-curve.png", "reconstructions.png", "latent-plane.png", "samples.png", "manifold.png")
 NEW, _COMMIT, _LOCK = ".new", "commit", ".lock"

@@ -13,14 +13,15 @@ from tqdm import tqdm
 
 from vaetut._support.files import write_signed
 from vaetut._support.text import is_terminal, printable
-from vaetut.aevb import History
+from vaetut.aevb import History, rng
 from vaetut.aevb import checkpoint as checkpoints
 from vaetut.aevb import train as fit
-from vaetut.aevb.model_file import serialized
+from vaetut.aevb.devices import usable_device
+from vaetut.aevb.model_file import CHECKPOINT, serialized
 from vaetut.bounds import doubly_reparameterized, iwae_bound, sgvb_a, sgvb_b
 from vaetut.cli import run_folder
-from vaetut.cli.options import RECIPES, Place, Settings, differences, flag
-from vaetut.cli.run_folder import CHECKPOINT, CONFIG, Saved, quoted
+from vaetut.cli.options import DATASETS, RECIPES, Place, Settings, differences, flag
+from vaetut.cli.run_folder import CONFIG, Saved, quoted
 from vaetut.cli.schedule import Schedule, initialize
 from vaetut.data import ImageData, load, own
 from vaetut.models import VAE
@@ -162,7 +163,7 @@ class _Run:
             self.settings.dataset,
             self.data.image_shape,
             treatment(self.settings),
-            run_folder.reading(self.settings) if self.settings.dataset not in NAMES else {},
+            run_folder.reading(self.settings) if self.settings.dataset not in DATASETS else {},
         )
 
     def _stopped(self) -> str:
@@ -217,9 +218,6 @@ def _rank(place: Place, settings: Settings) -> Options:
 # --- from options to arguments
 
 
-NAMES = ("digits", "mnist", "fashion-mnist")
-
-
 def _settings(given: Options, recipe_name: str | None) -> Settings:
     """All options of a new run: given ones override the recipe, which overrides the defaults."""
     recipe = dict(RECIPES[recipe_name]) if recipe_name is not None else {}
@@ -267,12 +265,12 @@ def _data(
 ) -> tuple[ImageData, Settings]:
     """The data, and the options with the likelihood that fits them if none is given."""
     for name in ("image_size", "test_share"):
-        if settings.dataset in NAMES and name in given and not place.resume:
+        if settings.dataset in DATASETS and name in given and not place.resume:
             raise ValueError(
                 f"{flag(name)} is for your own data (--dataset PATH), not for {settings.dataset}"
             )
     data = open_data(settings.dataset, run_folder.reading(settings))
-    if settings.dataset in NAMES:
+    if settings.dataset in DATASETS:
         return data, settings
     assert isinstance(data, own.OwnData)
     chosen = "likelihood" in given or place.resume or settings.init is not None
@@ -287,14 +285,13 @@ def _data(
 
 def open_data(dataset: str, reading: Options) -> ImageData:
     """The data set of this name, or of this folder or file."""
-    return load(dataset) if dataset in NAMES else own.read(Path(dataset), **reading)
+    return load(dataset) if dataset in DATASETS else own.read(Path(dataset), **reading)
 
 
 def _model(settings: Settings, data: ImageData, init: Path | None) -> VAE:
     """The model with its initial parameters."""
     arguments = {name: getattr(settings, name) for name in _MODEL_OPTIONS}
-    with torch.random.fork_rng([]):
-        torch.default_generator.manual_seed(settings.seed)
+    with rng.seeded(settings.seed):
         model = VAE(data.train.shape[1], **arguments)
         initialize(model, settings.initialization)
     if init is not None:
@@ -357,19 +354,7 @@ def device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(name)
-        torch.zeros(1, device=found).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0].partition(": cpu, cuda")[0].partition(". ")[0]
-        if name == "meta":
-            reason = "its tensors have no values"
-        elif name.startswith("mps"):
-            reason = "MPS is not available"
-        raise ValueError(
-            f"--device must be auto or a device of this machine, got {name!r} ({reason})"
-        ) from None
-    return found
+    return usable_device(name, "--device must be auto or a device of this machine")
 
 
 def _machine(settings: Settings) -> Options:

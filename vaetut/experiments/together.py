@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaetut.aevb.devices import usable_device
 from vaetut.distributions._special import HALF_LOG_2PI
 from vaetut.experiments.runner import Experiment, Settings, write
 from vaetut.experiments.runs import checkpoints, results, write_state
@@ -239,7 +240,7 @@ def run_together(
         FloatingPointError: if a model diverges with every rate, or with its own.
     """
     kinds = [(method, latent) for latent in settings.latent_dims for method in settings.methods]
-    images = x.to(usable_device(settings.device))
+    images = x.to(usable_device(settings.device, "device must be one of this machine"))
     identity = {**experiment.shared(settings), "kinds": [list(kind) for kind in kinds]}
     path = settings.state_file("figure2", "together")
     notes: list[dict[str, Any]]
@@ -311,19 +312,6 @@ def _point(
             )
         point.append(numbers | times)
     return point
-
-
-def usable_device(name: str) -> torch.device:
-    """The device of this name; ValueError if torch or this machine has no such device."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(
-            f"device must be one that torch knows, such as 'cpu' or 'cuda', got {name!r}"
-        ) from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device must be one of this machine, which has no CUDA device, got {name!r}")
-    return device
 
 
 def _pick(
