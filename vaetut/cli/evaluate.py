@@ -17,9 +17,10 @@ from vaetut._support.validate import checks
 from vaetut.aevb import rng
 from vaetut.bounds import elbo_terms, iwae_bound
 from vaetut.cli import run_folder
+from vaetut.cli.arguments import device
+from vaetut.cli.lock import quoted
 from vaetut.cli.options import Evaluate
-from vaetut.cli.run_folder import Saved, quoted
-from vaetut.cli.train import device, open_data
+from vaetut.cli.run_folder import Saved, open_data
 from vaetut.data import ImageData, binarize
 
 ACTIVE = 0.01

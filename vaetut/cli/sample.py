@@ -7,8 +7,8 @@ import torch
 
 from vaetut._support.files import atomically
 from vaetut.cli import run_folder
+from vaetut.cli.lock import quoted
 from vaetut.cli.options import Sample
-from vaetut.cli.run_folder import quoted
 from vaetut.models import grid_of_codes
 
 
