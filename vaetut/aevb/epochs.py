@@ -55,9 +55,8 @@ def is_stopped(run: Run, history: History) -> bool:
 @contextmanager
 def progress_bar(run: Run, history: History) -> Iterator[Callable[[History], Any]]:
     """A progress bar on a terminal, and the function that updates it after an epoch."""
-    visible = (
-        run.progress and run.communicator.rank == 0 and sys.stderr is not None
-    )  # which it is under pythonw
+    # the standard error is None under pythonw
+    visible = run.progress and run.communicator.rank == 0 and sys.stderr is not None
     with tqdm(total=run.epochs, unit="epoch", disable=None if visible else True) as bar:
 
         def show(history: History) -> None:

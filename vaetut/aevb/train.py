@@ -133,8 +133,8 @@ def train(
     Everything that influences a step must be in the file. That holds for the model's parameters and buffers, the
     optimizer, ``scheduler``, ``patience``, torch's random numbers, the generators of a DataLoader, and every object in
     ``state``. Other state that the bound, the optimizer's hooks or a sampler refer to, such as a counter in a closure,
-    is
-    compared with its value at the beginning: once it has changed, a warning names it, and the file cannot be resumed.
+    is compared with its value at the beginning: once it has changed, a warning names it, and the file cannot be
+    resumed.
     Global variables and random numbers of NumPy and Python are not detected; a step must not depend on them.
 
     **Modes.** The model is in training mode while it is trained, and in evaluation mode while a bound is only

@@ -74,12 +74,8 @@ class _Choice(NamedTuple):
 
 _table: list[_Rule] = []  # all that have been registered
 _rules: dict[tuple[type[Distribution], str], _Rule] = {}  # those in use
-_DENSITY = (
-    "log_prob",
-    "sample",
-    "rsample",
-    "icdf",
-)  # a class that defines one of them does not use the maps of its base
+# A class that defines one of these does not use the maps of its base.
+_DENSITY = ("log_prob", "sample", "rsample", "icdf")
 
 
 def register_reparameterization(
@@ -99,9 +95,8 @@ def register_reparameterization(
 
     The function is looked up as torch's ``kl_divergence`` does: the most derived class is used. A later registration
     for a pair replaces an earlier one. A subclass that defines its own ``log_prob``, ``sample``, ``rsample`` or
-    ``icdf``
-    is another distribution, and does not use the map of its base: it has the implicit map of any univariate density, or
-    a map that is registered for it.
+    ``icdf`` is another distribution, and does not use the map of its base: it has the implicit map of any univariate
+    density, or a map that is registered for it.
 
     Args:
         distribution: the class; the function is used for its subclasses too if they keep its density and its sampler.
