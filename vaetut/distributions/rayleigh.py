@@ -69,7 +69,10 @@ class Rayleigh(Univariate):
         """The log-density at ``value``, in nats."""
 
         def log_density(x: Tensor) -> Tensor:
-            return log_below_overflow(x) - 2 * self.scale.log() - 0.5 * (x / self.scale).square()
+            y = x / self.scale
+            return torch.addcmul(
+                torch.sub(log_below_overflow(x), self.scale.log(), alpha=2), y, y, value=-0.5
+            )
 
         return zero_outside(self, self._checked(value), self.scale, log_density)
 
