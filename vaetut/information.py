@@ -3,6 +3,7 @@ r"""Entropy, cross entropy and KL divergence of `torch.distributions` objects, e
 Chapter 3, *Entropy, cross entropy, KL*. All values are in nats and have the batch shape of their arguments.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeGuard, TypeVar
 
@@ -29,6 +30,7 @@ from torch.nn.functional import logsigmoid
 
 from vaetut._support.validate import any_true, distribution, name_of, positive_int
 from vaetut.distributions import Erlang
+from vaetut.distributions.closed_forms import divergence_of, entropy_of
 
 D = TypeVar("D", bound=Distribution)
 
@@ -70,8 +72,15 @@ def entropy(q: Distribution) -> Tensor:
     distribution(q, "q")
     owner = next(c for c in type(q).__mro__ if "entropy" in vars(c))
     _check_own_density(q, owner, "entropy", "monte_carlo_entropy(q, num_samples)")
+    if is_exactly(q, Independent):
+        return sum_rightmost(entropy(q.base_dist), q.reinterpreted_batch_ndims)
+    if is_exactly(q, Geometric):
+        return _cross_entropy_of_geometrics(q, q)
+    outcomes = outcomes_of(q)
+    if outcomes is not None:
+        return _outcomes(outcomes, outcomes)
     try:
-        return q.entropy()
+        return entropy_of(q)
     except NotImplementedError:
         raise NotImplementedError(
             f"no closed form for the entropy of {name_of(q)}; estimate it with monte_carlo_entropy(q, num_samples)"
@@ -121,7 +130,7 @@ def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
         for side, owner in zip((q, p), min(pairs).types, strict=True):  # type: ignore[type-var]  # the pair that torch picks
             _check_own_density(side, owner, "KL divergence", "monte_carlo_kl(q, p, num_samples)")
     try:
-        return torch_kl_divergence(q, p)
+        return divergence_of(q, p, torch_kl_divergence)
     except NotImplementedError:
         raise NotImplementedError(
             f"no closed form for the KL divergence from {name_of(q)} to {name_of(p)}; "
@@ -390,6 +399,11 @@ def _both(q: Distribution, p: Distribution) -> tuple[Outcomes, Outcomes] | None:
         if is_exactly(q, kind) and is_exactly(p, kind):
             first, second = outcomes_of(q), outcomes_of(p)
             assert first is not None and second is not None
+            counts = first.probs.shape[-1], second.probs.shape[-1]
+            if counts[0] != counts[1]:
+                raise ValueError(
+                    f"q and p must have the same number of categories, got {counts[0]} and {counts[1]}"
+                )
             return first, second
     return None
 
@@ -438,13 +452,17 @@ def _outcomes(q: Outcomes, p: Outcomes, relative: bool = False) -> Tensor:
 
 
 def _cross_entropy_of_geometrics(q: Geometric, p: Geometric) -> Tensor:
-    """-log p(success) - E[failures] log p(failure)."""
+    """-log p(success) - E[failures] log p(failure); the product in logs, since the mean may overflow."""
     failures, wins = _of_two(q).log_probs.unbind(-1)
     fail, win = _of_two(p).log_probs.unbind(-1)
-    mean = torch.where(failures > -torch.inf, (failures - wins).exp(), 0.0)
-    impossible = fail == -torch.inf
-    infinite = impossible & (mean > 0)
-    return torch.where(infinite, torch.inf, -win - mean * torch.where(impossible, 0.0, fail))
+    never = failures == -torch.inf  # the first trial of q always succeeds
+    # log(-log p(failure)), which is log p(success) where that is tiny
+    tiny = win < math.log(torch.finfo(win.dtype).eps)
+    safe = torch.where(tiny | (fail == -torch.inf) | (fail == 0), -1.0, fail)
+    log_cost = torch.where(tiny, win, safe.neg().log())
+    log_mean = torch.where(never, 0.0, failures) - torch.where(never, 0.0, wins)
+    cost = torch.where(never, 0.0, (log_mean + log_cost).exp())
+    return torch.where(~never & (fail == -torch.inf), torch.inf, cost - win)
 
 
 def as_multivariate_normal(q: Distribution) -> MultivariateNormal | None:

@@ -25,7 +25,7 @@ class _NormalQuantile(torch.autograd.Function):
             4
         ):  # log Φ is concave and nearly a parabola there: Newton's method converges in a few steps
             log_cdf = _log_ndtr(x)
-            step = (log_cdf - t) * torch.exp(log_cdf - _log_normal_density(x))
+            step = (log_cdf - t) * _mills_ratio(x, log_cdf)
             x = torch.where(t > -math.inf, x - step, x)
         return torch.where(t == -math.inf, -math.inf, x)
 
@@ -37,7 +37,7 @@ class _NormalQuantile(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         t, x = ctx.saved_tensors
-        return grad * torch.exp(t - _log_normal_density(x))
+        return grad * _mills_ratio(x, t)
 
     jvp = backward  # the derivative of one number in one number
 
@@ -52,6 +52,14 @@ def _log_ndtr(x: Tensor) -> Tensor:
         (torch.special.erfcx(-near) / 2).log() - near.square(),
         torch.log1p(-torch.special.erfc(torch.where(left, 0.0, y)) / 2),
     )
+
+
+def _mills_ratio(x: Tensor, log_cdf: Tensor) -> Tensor:
+    """Φ(x)/φ(x); in the lower tail from erfcx, since both logs are large there and their difference is small."""
+    left = x < 0
+    below = math.sqrt(math.pi / 2) * torch.special.erfcx(-torch.where(left, x, 0.0) * math.sqrt(0.5))
+    above = torch.exp(torch.where(left, 0.0, log_cdf - _log_normal_density(torch.where(left, 0.0, x))))
+    return torch.where(left, below, above)
 
 
 def _log_normal_density(x: Tensor) -> Tensor:
@@ -83,7 +91,7 @@ class _LogNdtr(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         x, value = ctx.saved_tensors
-        return grad * torch.exp(_log_normal_density(x) - value)
+        return grad / _mills_ratio(x, value)
 
     jvp = backward
 

@@ -138,12 +138,32 @@ for _q, _cross_entropy in CROSS_ENTROPIES.items():
         _register(_p, _q, _kl_positive(_cross_entropy))
 
 
+ZETA_3 = 1.2020569031595943
+
+
 # Against a Gaussian: KL = log σ + log(2π)/2 + E_p[(x − μ)²]/2σ² − H(p).
 
 
 def _kl_normal(p: Distribution, q: Normal) -> Tensor:
-    square = p.variance / q.scale.square() + ((p.mean - q.loc) / q.scale).square()
+    mean, variance = _mean_and_variance(p)
+    square = variance / q.scale.square() + ((mean - q.loc) / q.scale).square()
     return q.scale.log() + HALF_LOG_2PI + square / 2 - _entropy(p)
+
+
+def _mean_and_variance(p: Distribution) -> tuple[Tensor, Tensor]:
+    """The moments; torch's variance of a Weibull variable is the difference of two that are nearly equal, or both ∞."""
+    if not isinstance(p, Weibull):
+        return p.mean, p.variance
+    moments = log_moments(p)
+    first, second = moments.excess(1.0), moments.excess(2.0)
+    mean = (moments.mean_log + first).exp()
+    # For a large concentration the difference of the two has no digits left: its series in the cumulants of log G,
+    # ψ′(1) = π²/6, ψ″(1) = −2ζ(3) and ψ‴(1) = π⁴/15
+    s = 1 / p.concentration
+    near = s < 1e-4
+    t = torch.where(near, s, 0.0)
+    series = t.square() * (math.pi**2 / 6 - t * (2 * ZETA_3 - t * (7 * math.pi**4 / 180)))
+    return mean, mean.square() * torch.expm1(torch.where(near, series, second - 2 * first))
 
 
 def _entropy(p: Distribution) -> Tensor:

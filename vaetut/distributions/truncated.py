@@ -234,7 +234,7 @@ class Truncated(Distribution):
             wide = torch.minimum(torch.maximum(x.double(), between.least), between.most)
             return (between.wide.log_prob(wide) - between.log_mass).to(x.dtype)
 
-        return zero_outside(self, value, between.somewhere.to(value.dtype), log_density)
+        return zero_outside(self, value, between.somewhere.to(value.dtype), log_density, math.inf)
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """The log of the CDF, (F(x) − F(a)) / (F(b) − F(a))."""
