@@ -196,12 +196,12 @@ def _figure(
             codes = torch.cartesian_prod(middles.flip(0), middles).flip(1).to(example)
             images = decoder(codes).sigmoid().reshape(tiles, tiles, *shape).cpu()
             mosaic = images.transpose(1, 2).reshape(tiles * shape[0], -1)
-            left.imshow(mosaic, cmap="gray_r", vmin=0, vmax=1, extent=(-limit, limit, -limit, limit))
+            left.imshow(mosaic.numpy(), cmap="gray_r", vmin=0, vmax=1, extent=(-limit, limit, -limit, limit))
     if points:
         left.plot(*zip(*points, strict=True), ".", color="0.6", markersize=4)
     left.plot(*start, "+", color=COLORS["accent"], markersize=16, markeredgewidth=3)
     left.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$z_1$", ylabel="$z_2$")
     left.grid(visible=False)
-    right.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+    right.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1)
     right.axis("off")
     return figure
