@@ -3,6 +3,7 @@ r"""Entropy, cross entropy and KL divergence of `torch.distributions` objects, e
 Chapter 3, *Entropy, cross entropy, KL*. All values are in nats and have the batch shape of their arguments.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, TypeGuard, TypeVar
 
@@ -27,8 +28,9 @@ from torch.distributions.kl import _KL_REGISTRY, _Match
 from torch.distributions.utils import _sum_rightmost as sum_rightmost
 from torch.nn.functional import logsigmoid
 
-from vaetut._support.validate import any_true, positive_int
+from vaetut._support.validate import any_true, distribution, name_of, positive_int
 from vaetut.distributions import Erlang
+from vaetut.distributions.closed_forms import divergence_of, entropy_of
 
 D = TypeVar("D", bound=Distribution)
 
@@ -67,14 +69,21 @@ def entropy(q: Distribution) -> Tensor:
         >>> entropy(Normal(torch.tensor(0.0), torch.tensor(1.0)))
         tensor(1.4189)
     """
-    _check_distribution(q, "q")
+    distribution(q, "q")
     owner = next(c for c in type(q).__mro__ if "entropy" in vars(c))
     _check_own_density(q, owner, "entropy", "monte_carlo_entropy(q, num_samples)")
+    if is_exactly(q, Independent):
+        return sum_rightmost(entropy(q.base_dist), q.reinterpreted_batch_ndims)
+    if is_exactly(q, Geometric):
+        return _cross_entropy_of_geometrics(q, q)
+    outcomes = outcomes_of(q)
+    if outcomes is not None:
+        return _outcomes(outcomes, outcomes)
     try:
-        return q.entropy()
+        return entropy_of(q)
     except NotImplementedError:
         raise NotImplementedError(
-            f"no closed form for the entropy of {_name(q)}; estimate it with monte_carlo_entropy(q, num_samples)"
+            f"no closed form for the entropy of {name_of(q)}; estimate it with monte_carlo_entropy(q, num_samples)"
         ) from None
 
 
@@ -121,10 +130,10 @@ def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
         for side, owner in zip((q, p), min(pairs).types, strict=True):  # type: ignore[type-var]  # the pair that torch picks
             _check_own_density(side, owner, "KL divergence", "monte_carlo_kl(q, p, num_samples)")
     try:
-        return torch_kl_divergence(q, p)
+        return divergence_of(q, p, torch_kl_divergence)
     except NotImplementedError:
         raise NotImplementedError(
-            f"no closed form for the KL divergence of {_name(q)} from {_name(p)}; "
+            f"no closed form for the KL divergence from {name_of(q)} to {name_of(p)}; "
             "estimate it with monte_carlo_kl(q, p, num_samples), which gives its standard error too"
         ) from None
 
@@ -163,7 +172,7 @@ def cross_entropy(q: Distribution, p: Distribution) -> Tensor:
         return entropy(q) + kl_divergence(q, p)
     except NotImplementedError:
         raise NotImplementedError(
-            f"no closed form for the cross entropy of {_name(q)} and {_name(p)}; "
+            f"no closed form for the cross entropy of {name_of(q)} and {name_of(p)}; "
             "estimate it with monte_carlo_cross_entropy(q, p, num_samples)"
         ) from None
 
@@ -203,7 +212,7 @@ def _monte_carlo(
     f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int, *, per_datapoint: bool = False
 ) -> Estimate:
     """`monte_carlo`; with ``per_datapoint`` each value depends only on the draw at its own place in q's batch."""
-    _check_distribution(q, "q")
+    distribution(q, "q")
     positive_int(num_samples, "num_samples")
     z = q.rsample((num_samples,)) if q.has_rsample else q.sample((num_samples,))
     values = f(z)
@@ -280,8 +289,8 @@ def monte_carlo_kl(q: Distribution, p: Distribution, num_samples: int) -> Estima
     with $z^{(l)} \sim q$ (``eq-kl-monte-carlo``).
 
     A single estimate can be negative, although the divergence cannot. Works for any pair with ``log_prob``,
-    also for mixtures, which have no closed form. The shape is that of the
-    broadcast batch shapes, in nats; arguments, errors and the gradient are as in `monte_carlo`.
+    also for mixtures, which have no closed form. The shape is that of the broadcast batch shapes, in nats; arguments,
+    errors and the gradient are as in `monte_carlo`.
 
     Example:
         >>> from torch.distributions import Normal
@@ -390,6 +399,11 @@ def _both(q: Distribution, p: Distribution) -> tuple[Outcomes, Outcomes] | None:
         if is_exactly(q, kind) and is_exactly(p, kind):
             first, second = outcomes_of(q), outcomes_of(p)
             assert first is not None and second is not None
+            counts = first.probs.shape[-1], second.probs.shape[-1]
+            if counts[0] != counts[1]:
+                raise ValueError(
+                    f"q and p must have the same number of categories, got {counts[0]} and {counts[1]}"
+                )
             return first, second
     return None
 
@@ -438,13 +452,17 @@ def _outcomes(q: Outcomes, p: Outcomes, relative: bool = False) -> Tensor:
 
 
 def _cross_entropy_of_geometrics(q: Geometric, p: Geometric) -> Tensor:
-    """-log p(success) - E[failures] log p(failure)."""
+    """-log p(success) - E[failures] log p(failure); the product in logs, since the mean may overflow."""
     failures, wins = _of_two(q).log_probs.unbind(-1)
     fail, win = _of_two(p).log_probs.unbind(-1)
-    mean = torch.where(failures > -torch.inf, (failures - wins).exp(), 0.0)
-    impossible = fail == -torch.inf
-    infinite = impossible & (mean > 0)
-    return torch.where(infinite, torch.inf, -win - mean * torch.where(impossible, 0.0, fail))
+    never = failures == -torch.inf  # the first trial of q always succeeds
+    # log(-log p(failure)), which is log p(success) where that is tiny
+    tiny = win < math.log(torch.finfo(win.dtype).eps)
+    safe = torch.where(tiny | (fail == -torch.inf) | (fail == 0), -1.0, fail)
+    log_cost = torch.where(tiny, win, safe.neg().log())
+    log_mean = torch.where(never, 0.0, failures) - torch.where(never, 0.0, wins)
+    cost = torch.where(never, 0.0, (log_mean + log_cost).exp())
+    return torch.where(~never & (fail == -torch.inf), torch.inf, cost - win)
 
 
 def as_multivariate_normal(q: Distribution) -> MultivariateNormal | None:
@@ -465,11 +483,6 @@ def _kl_diagonal_and_full_gaussian(q: Distribution, p: Distribution) -> Tensor:
     return torch_kl_divergence(full_q, full_p)
 
 
-def _check_distribution(q: object, name: str) -> None:
-    if not isinstance(q, Distribution):
-        raise TypeError(f"{name} must be a torch.distributions.Distribution, got {type(q).__name__}")
-
-
 # Classes that compute the same density as their base in another way, and classes whose formulas hold for any density.
 SAME_DENSITY = (Erlang,)
 GENERAL = (Distribution, ExponentialFamily, Independent, TransformedDistribution)
@@ -487,8 +500,8 @@ def _check_own_density(q: Distribution, owner: type[Distribution], what: str, in
 
 
 def _check_pair(q: Distribution, p: Distribution) -> None:
-    _check_distribution(q, "q")
-    _check_distribution(p, "p")
+    distribution(q, "q")
+    distribution(p, "p")
     if q.event_shape != p.event_shape:
         raise ValueError(
             f"q and p must have the same event_shape, got {tuple(q.event_shape)} and {tuple(p.event_shape)}"
@@ -501,9 +514,3 @@ def _check_pair(q: Distribution, p: Distribution) -> None:
         raise ValueError(
             f"the batch shapes of q and p must broadcast, got {tuple(q.batch_shape)} and {tuple(p.batch_shape)}"
         ) from None
-
-
-def _name(q: Distribution) -> str:
-    """``Normal``, or ``Independent(Normal)``: enough to say which closed form is missing."""
-    base = getattr(q, "base_dist", None)
-    return type(q).__name__ if base is None else f"{type(q).__name__}({_name(base)})"

@@ -48,12 +48,6 @@ def as_parameters(**values: Tensor | float) -> list[Tensor]:
     return [t.double() for t in tensors]
 
 
-def check_finite(value: Tensor, name: str) -> None:
-    """Raise ValueError unless ``value`` is finite; its largest absolute value shows that in one pass."""
-    if value.numel() and any_true(~torch.isfinite(value.detach().abs().amax())):
-        finite(value, name)
-
-
 def as_location_and_scale(loc: Tensor, scale_tril: Tensor) -> torch.Size:
     """The batch shape that a vector ``loc`` [*batch, d] and a matrix ``scale_tril`` [*batch, d, d] have together."""
     float_tensor(loc, "loc")
@@ -105,7 +99,7 @@ class Univariate(Distribution):
         super().__init__(tensor.shape, validate_args=validate_args)
         if self._validate_args:
             for name in values:
-                check_finite(getattr(self, name), name)
+                finite(getattr(self, name), name)
 
     def _expect(self, holds: Tensor, constraint: str) -> None:
         """Raise ValueError unless a relation between two parameters ``holds``."""
@@ -173,23 +167,36 @@ def in_dtype_of(parameter: Tensor, value: Tensor) -> Tensor:
     return value if value.dtype == dtype else value.to(dtype)
 
 
-def log_below_overflow(value: Tensor) -> Tensor:
-    """log x, with the largest finite number in place of ∞, so that log x − x is −∞ there and not NaN."""
-    return value.clamp(max=torch.finfo(value.dtype).max).log()
+def log_to_zero(x: Tensor) -> Tensor:
+    """log x for x ≥ 0, −∞ with an infinite slope at 0; but 0 times that slope is 0, so that the slope of p is no NaN.
+
+    At 0 the smallest positive number takes its place: 0 divided by it is 0, and 1 is ∞.
+    """
+    zero = x == 0
+    least = torch.finfo(x.dtype).smallest_normal * torch.finfo(x.dtype).eps
+    return torch.where(zero, x + least, x).log() + torch.where(zero, -math.inf, 0.0)
 
 
 def zero_outside(
-    q: Distribution, value: Tensor, harmless: Tensor, log_density: Callable[[Tensor], Tensor]
+    q: Distribution,
+    value: Tensor,
+    harmless: Tensor,
+    log_density: Callable[[Tensor], Tensor],
+    far: Tensor | float | None = None,
 ) -> Tensor:
-    """log p where ``value`` lies in the support of q, −∞ outside of it, and NaN for NaN.
+    """log p where ``value`` lies in the support of q and below ``far``, −∞ elsewhere, and NaN for NaN.
 
-    A value that was validated lies inside. Otherwise a ``harmless`` point of the support replaces each value
-    outside, where the density may be infinite or NaN, which would make all gradients NaN.
+    From ``far`` on log p is −∞ by overflow, and so is its slope; the product with p = 0, which is the slope of p,
+    would be NaN. A value that was validated lies inside of the support. A ``harmless`` point of the support replaces
+    each value outside, where the density may be infinite or NaN, which would make all gradients NaN.
     """
-    if q._validate_args:
+    inside = None if far is None else ~(value >= far)
+    if not q._validate_args:
+        support: constraints.Constraint = q.support  # type: ignore[assignment]
+        within = support.check(value) | value.isnan()
+        inside = within if inside is None else inside & within
+    if inside is None:
         return log_density(value)
-    support: constraints.Constraint = q.support  # type: ignore[assignment]
-    inside = support.check(value) | value.isnan()
     return torch.where(inside, log_density(torch.where(inside, value, harmless.detach())), -math.inf)
 
 

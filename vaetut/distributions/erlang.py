@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.distributions import Distribution, Gamma, constraints
 from torch.types import _size
 
+from vaetut._support.validate import finite
 from vaetut.distributions._base import (
     as_number,
     as_parameters,
-    check_finite,
     check_probability,
     in_dtype_of,
-    log_below_overflow,
+    log_to_zero,
     zero_outside,
 )
 from vaetut.distributions._special import log_gamma_quantile, log_of, open_uniform
@@ -75,7 +75,7 @@ class Erlang(Gamma):
         self.concentration, self.rate = as_parameters(concentration=concentration, rate=rate)
         Distribution.__init__(self, self.rate.shape, validate_args=validate_args)
         if self._validate_args:
-            check_finite(self.rate, "rate")
+            finite(self.rate, "rate")
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> Self:
         """Return the same distribution with its parameters expanded to ``batch_shape``."""
@@ -115,12 +115,14 @@ class Erlang(Gamma):
             # x^(k−1) is 1 for k = 1, at x = 0 and ∞ too; and at x = 0 the slope of log(λx) in λ is not 0 · ∞.
             base = torch.where(k == 1, 1.0, x)
             zero = base == 0
-            below = torch.where(zero, 1.0, base).clamp(max=torch.finfo(x.dtype).max)
-            log_y = log_below_overflow(self.rate * below)
-            log_y = torch.where(zero, torch.where(zero, base, 1.0).log(), log_y)
-            return (k - 1) * log_y - self.rate * x + (self.rate.log() - k.lgamma())
+            log_y = (self.rate * torch.where(zero, 1.0, base)).log()
+            log_y = torch.where(zero, log_to_zero(torch.where(zero, base, 1.0)), log_y)
+            power = torch.where(zero, k.detach(), k) - 1  # at 0 the slope in k is 0 · ∞
+            return power * log_y - self.rate * x + (self.rate.log() - k.lgamma())
 
-        return zero_outside(self, self._checked(value), 1 / self.rate, log_density)
+        value = self._checked(value)
+        far = torch.finfo(value.dtype).max / self.rate.detach()
+        return zero_outside(self, value, 1 / self.rate, log_density, far)
 
     def _phase(self, value: Tensor) -> Tensor:
         """λx, between 0 and the largest finite number: torch's function is NaN at ∞."""

@@ -119,12 +119,16 @@ class Gompertz(Univariate):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density at ``value``, in nats."""
 
+        value = self._checked(value)
+        with torch.no_grad():  # where the hazard overflows
+            most = torch.full_like(self.concentration, math.log(torch.finfo(value.dtype).max) - 1)
+            far = self._scaled_quantile(most) / self.rate
+
         def log_density(x: Tensor) -> Tensor:
             y = self.rate * x
-            rise = y.clamp(max=torch.finfo(y.dtype).max)  # at ∞ the hazard is the larger term
-            return rise - self._hazard(y) + (self.rate.log() + self.concentration.log())
+            return y - self._hazard(y) + (self.rate.log() + self.concentration.log())
 
-        return zero_outside(self, self._checked(value), 1 / self.rate, log_density)
+        return zero_outside(self, value, 1 / self.rate, log_density, far)
 
     def _seen(self, value: Tensor) -> Tensor:
         """The hazard for the CDF, clamped where the CDF is 1: at ∞ its slope would be 0 · ∞."""

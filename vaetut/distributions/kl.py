@@ -42,7 +42,8 @@ from torch.nn.functional import softplus
 
 from vaetut.distributions._base import broadcast_shapes, squared_length
 from vaetut.distributions._moments import LogMoments, log_moments
-from vaetut.distributions._stirling import HALF_LOG_2PI, log_gamma_remainder
+from vaetut.distributions._special import HALF_LOG_2PI
+from vaetut.distributions._stirling import log_gamma_remainder
 from vaetut.distributions.elliptical import Elliptical
 from vaetut.distributions.gompertz import Gompertz
 from vaetut.distributions.logistic import Logistic
@@ -137,12 +138,32 @@ for _q, _cross_entropy in CROSS_ENTROPIES.items():
         _register(_p, _q, _kl_positive(_cross_entropy))
 
 
+ZETA_3 = 1.2020569031595943
+
+
 # Against a Gaussian: KL = log σ + log(2π)/2 + E_p[(x − μ)²]/2σ² − H(p).
 
 
 def _kl_normal(p: Distribution, q: Normal) -> Tensor:
-    square = p.variance / q.scale.square() + ((p.mean - q.loc) / q.scale).square()
+    mean, variance = _mean_and_variance(p)
+    square = variance / q.scale.square() + ((mean - q.loc) / q.scale).square()
     return q.scale.log() + HALF_LOG_2PI + square / 2 - _entropy(p)
+
+
+def _mean_and_variance(p: Distribution) -> tuple[Tensor, Tensor]:
+    """The moments; torch's variance of a Weibull variable is the difference of two that are nearly equal, or both ∞."""
+    if not isinstance(p, Weibull):
+        return p.mean, p.variance
+    moments = log_moments(p)
+    first, second = moments.excess(1.0), moments.excess(2.0)
+    mean = (moments.mean_log + first).exp()
+    # For a large concentration the difference of the two has no digits left: its series in the cumulants of log G,
+    # ψ′(1) = π²/6, ψ″(1) = −2ζ(3) and ψ‴(1) = π⁴/15
+    s = 1 / p.concentration
+    near = s < 1e-4
+    t = torch.where(near, s, 0.0)
+    series = t.square() * (math.pi**2 / 6 - t * (2 * ZETA_3 - t * (7 * math.pi**4 / 180)))
+    return mean, mean.square() * torch.expm1(torch.where(near, series, second - 2 * first))
 
 
 def _entropy(p: Distribution) -> Tensor:
@@ -272,9 +293,8 @@ def _mean_log_distance(p: Uniform | Triangular, start: Tensor, stop: Tensor, pol
 
 
 def _kl_triangular(p: Uniform | Triangular, q: Triangular) -> Tensor:
-    peak = torch.maximum(
-        torch.minimum(q.peak, p.high), p.low
-    )  # where log q has its kink, on the interval of p
+    # where log q has its kink, on the interval of p
+    peak = torch.maximum(torch.minimum(q.peak, p.high), p.low)
     left, right = p.cdf(peak), 1 - p.cdf(peak)
     # the slopes of the two lines of q; a line of length 0 has no part of p, so that any slope will do
     rise = torch.where(q.peak > q.low, q.peak - q.low, q.high - q.low)

@@ -68,7 +68,11 @@ class Logistic(Univariate):
         return torch.addcmul(self.loc, self.scale, torch.logit(u))
 
     def _standardize(self, value: Tensor) -> Tensor:
-        return (self._checked(value) - self.loc) / self.scale
+        distance = self._checked(value) - self.loc
+        # At ±∞ the slope in the scale is infinite, and 0 · ∞ that of the density.
+        infinite = distance.isinf()
+        far, near = distance / self.scale.detach(), torch.where(infinite, 0.0, distance) / self.scale
+        return torch.where(infinite, far, near)
 
     def _bounded(self, value: Tensor, below: bool = True, above: bool = True) -> Tensor:
         """The same for the CDF, clamped where the CDF is 0 or 1: at ∞ its slope would be 0 · ∞."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import euler_constant
 
-from vaetut.distributions._base import Univariate, log_below_overflow, zero_outside
+from vaetut.distributions._base import Univariate, log_to_zero, zero_outside
 from vaetut.distributions._special import log1mexp
 
 FAR = 50.0  # distance from 0 in scales: beyond it 1 − F and its slopes are 0 in float64
@@ -68,10 +68,14 @@ class Rayleigh(Univariate):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density at ``value``, in nats."""
 
-        def log_density(x: Tensor) -> Tensor:
-            return log_below_overflow(x) - 2 * self.scale.log() - 0.5 * (x / self.scale).square()
+        value = self._checked(value)
+        far = self.scale.detach() * math.sqrt(torch.finfo(value.dtype).max)
 
-        return zero_outside(self, self._checked(value), self.scale, log_density)
+        def log_density(x: Tensor) -> Tensor:
+            y = x / self.scale
+            return torch.addcmul(torch.sub(log_to_zero(x), self.scale.log(), alpha=2), y, y, value=-0.5)
+
+        return zero_outside(self, value, self.scale, log_density, far)
 
     def _hazard(self, value: Tensor, far: float = math.inf) -> Tensor:
         """The cumulative hazard x²/2σ² = −log(1 − F(x)), for x not beyond ``far`` scales."""

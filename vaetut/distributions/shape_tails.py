@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from vaetut.distributions._stirling import digamma_difference
+
 FALL = 39.0  # the exponent at which a tail is cut: e^−39 is 1e-17
 _NODES = 40
 _TERMS = 80
 
-Parts = Callable[
-    ..., tuple[Tensor, tuple[Tensor, ...]]
-]  # a function's value, and its derivatives in its arguments
+# A function's value, and its derivatives in its arguments.
+Parts = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
 
 
 def under_transform(*tensors: Tensor) -> bool:
@@ -101,23 +102,6 @@ def legendre(count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     shape = (-1, *[1] * like.dim())
     made = (torch.from_numpy(part).to(like).reshape(shape) for part in ((nodes + 1) / 2, weights / 2))
     return tuple(made)  # type: ignore[return-value]
-
-
-def digamma_difference(x: Tensor, d: Tensor) -> Tensor:
-    """ψ(x + d) − ψ(x), exact for a small d too; by its recurrence and its asymptotic series."""
-    y, total = x + 10.0, torch.zeros_like(x)
-    for k in range(10):
-        total = total + d / ((x + k) * (x + k + d))
-    first, second = y.square().reciprocal(), (y + d).square().reciprocal()
-    gap = d * (2 * y + d) * first * second  # first − second
-    # ψ(y) = log y − 1/2y − Σ B₂ₙ/(2n y²ⁿ); a difference of powers is `gap` times a sum of products.
-    powers, sums = first, torch.ones_like(x)
-    series = sums / 12
-    for coefficient in (-1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12):
-        sums = sums * second + powers
-        powers = powers * first
-        series = series + coefficient * sums
-    return total + torch.log1p(d / y) + d / (2 * y * (y + d)) + gap * series
 
 
 # ------------------------------------------------------------------------------------------------------- the gamma

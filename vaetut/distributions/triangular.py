@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from vaetut.distributions._base import Univariate, pick, zero_outside
+from vaetut.distributions._base import Univariate, log_to_zero, pick, zero_outside
 from vaetut.distributions._special import log_of
 
 
@@ -118,7 +118,7 @@ class Triangular(Univariate):
 
         def log_density(x: Tensor) -> Tensor:
             rise, left, fall, right = self._lines(x)
-            tent = torch.minimum(rise.log() - left.log(), fall.log() - right.log())
+            tent = torch.minimum(log_to_zero(rise) - left.log(), log_to_zero(fall) - right.log())
             return tent - (self.high - self.low).log() + math.log(2)
 
         return zero_outside(self, self._checked(value), self.peak, log_density)

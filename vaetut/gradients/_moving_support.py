@@ -24,11 +24,10 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-from vaetut._support.validate import has_no_values, values_are_checked
+from vaetut._support.validate import has_no_values, name_of, values_are_checked
 from vaetut.distributions import Elliptical
 from vaetut.distributions.copies import tensors_of, with_tensors
-from vaetut.distributions.support import by_coordinate, is_transformed, support_ends
-from vaetut.gradients._inputs import is_discrete, name_of
+from vaetut.distributions.support import by_coordinate, is_discrete, is_transformed, support_ends
 
 _LEAST_POWER = 0.02  # a density whose power law at an end has a smaller exponent is taken to jump there
 

@@ -186,8 +186,7 @@ def check_no_gap(q: Any) -> None:
     """Raise if the weights of a mixture move mass from one component to another across a gap in the support.
 
     The quantile jumps there, at a u that moves with the weights: this adds a term to the gradient of an expectation
-        that
-    is in no derivative of a draw. An end of a component that moves is allowed, since F stays continuous.
+    that is in no derivative of a draw. An end of a component that moves is allowed, since F stays continuous.
     """
     weights = q.mixture_distribution.logits
     if not weights.requires_grad or not torch.is_grad_enabled() or _share_support(q.component_distribution):
