@@ -289,8 +289,8 @@ def monte_carlo_kl(q: Distribution, p: Distribution, num_samples: int) -> Estima
     with $z^{(l)} \sim q$ (``eq-kl-monte-carlo``).
 
     A single estimate can be negative, although the divergence cannot. Works for any pair with ``log_prob``,
-    also for mixtures, which have no closed form. The shape is that of the broadcast batch shapes, in nats; arguments,
-    errors and the gradient are as in `monte_carlo`.
+    also for mixtures, which have no closed form. The shape is that of the broadcast batch shapes, in nats.
+    Arguments, errors and the gradient are as in `monte_carlo`.
 
     Example:
         >>> from torch.distributions import Normal

@@ -174,7 +174,7 @@ def log_to_zero(x: Tensor) -> Tensor:
     """
     zero = x == 0
     least = torch.finfo(x.dtype).smallest_normal * torch.finfo(x.dtype).eps
-    return torch.where(zero, x + least, x).log() + torch.where(zero, -math.inf, 0.0)
+    return torch.where(zero, x + least, x).log() + torch.where(zero, x.detach() - math.inf, 0.0)
 
 
 def zero_outside(
