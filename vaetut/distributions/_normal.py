@@ -75,7 +75,7 @@ def normal_quantile(t: Tensor) -> Tensor:
 
 
 class _LogNdtr(torch.autograd.Function):
-    """log Φ(x), with the derivative φ/Φ from logs: torch's own is 0/0 in the far tail."""
+    """log Φ(x), with the derivative φ/Φ, which in torch's own is 0/0 in the far tail."""
 
     generate_vmap_rule = True
 
