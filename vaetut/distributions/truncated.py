@@ -131,7 +131,7 @@ class Truncated(Distribution):
 
     @property
     def _interval(self) -> Interval:
-        """Masses and quantiles; computed anew each time, since the parameters may have changed."""
+        """Masses and quantiles; computed again at each access, since the parameters may have changed."""
         return Interval(self.base, self.low, self.high)
 
     def _set(self, base: Distribution, low: Tensor, high: Tensor, batch_shape: _size) -> None:
