@@ -5,7 +5,7 @@ Chapter 3, *Entropy, cross entropy, KL*. All values are in nats and have the bat
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeGuard, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,13 +26,11 @@ from torch.distributions import (
 from torch.distributions import kl_divergence as torch_kl_divergence
 from torch.distributions.kl import _KL_REGISTRY, _Match
 from torch.distributions.utils import _sum_rightmost as sum_rightmost
-from torch.nn.functional import logsigmoid
 
 from vaetut._support.validate import any_true, distribution, name_of, positive_int
 from vaetut.distributions import Erlang
 from vaetut.distributions.closed_forms import divergence_of, entropy_of
-
-D = TypeVar("D", bound=Distribution)
+from vaetut.distributions.outcomes import Outcomes, is_exactly, of_two, outcomes_of
 
 
 class Estimate(NamedTuple):
@@ -338,7 +336,7 @@ def _kl_by_definition(q: Distribution, p: Distribution) -> Tensor | None:
         counts, others = q.total_count, p.total_count
         if any_true(counts != others):
             return None  # torch knows when it is infinite
-        return counts * _outcomes(_of_two(q), _of_two(p), relative=True)
+        return counts * _outcomes(of_two(q), of_two(p), relative=True)
     pair = _both(q, p)
     return None if pair is None else _outcomes(*pair, relative=True)
 
@@ -371,29 +369,6 @@ def _cross_entropy_by_definition(q: Distribution, p: Distribution) -> Tensor | N
     return None
 
 
-class Outcomes(NamedTuple):
-    """The probabilities of a finite number of outcomes ``[..., K]``, and their logs, −inf only for exactly 0."""
-
-    probs: Tensor
-    log_probs: Tensor
-
-
-def outcomes_of(q: Distribution) -> Outcomes | None:
-    """The outcomes of a Bernoulli (0, then 1), Categorical or OneHotCategorical; None for the others."""
-    if is_exactly(q, Bernoulli):
-        return _of_two(q)
-    if is_exactly(q, Categorical):
-        return _of_many(q)
-    if is_exactly(q, OneHotCategorical):
-        return _of_many(q._categorical)
-    return None
-
-
-def is_exactly(q: Distribution, kind: type[D]) -> TypeGuard[D]:
-    """Whether q has the density of ``kind``: a subclass with a log_prob of its own is another distribution."""
-    return isinstance(q, kind) and type(q).log_prob is kind.log_prob
-
-
 def _both(q: Distribution, p: Distribution) -> tuple[Outcomes, Outcomes] | None:
     for kind in (Bernoulli, Categorical, OneHotCategorical):
         if is_exactly(q, kind) and is_exactly(p, kind):
@@ -406,38 +381,6 @@ def _both(q: Distribution, p: Distribution) -> tuple[Outcomes, Outcomes] | None:
                 )
             return first, second
     return None
-
-
-def _of_two(q: Bernoulli | Binomial | Geometric) -> Outcomes:
-    probs = torch.stack([1 - q.probs, q.probs], -1)
-    rest = torch.where(q.probs < 1, q.probs.neg(), 0.0).log1p()
-    logs = torch.stack([torch.where(q.probs < 1, rest, -torch.inf), _log(q.probs)], -1)
-    if "logits" not in q.__dict__:
-        return Outcomes(probs, logs)
-    logits = torch.stack([-q.logits, q.logits], -1)
-    again = q.logits.sigmoid()
-    given = _given(probs, torch.stack([1 - again, again], -1))
-    return Outcomes(torch.where(given, probs, logits.sigmoid()), torch.where(given, logs, logsigmoid(logits)))
-
-
-def _of_many(q: Categorical) -> Outcomes:
-    if "logits" not in q.__dict__:
-        return Outcomes(q.probs, _log(q.probs))
-    given = _given(q.probs, q.logits.softmax(-1))
-    return Outcomes(q.probs, torch.where(given, _log(q.probs), q.logits))
-
-
-def _given(probs: Tensor, again: Tensor) -> Tensor:
-    """Where the probability is what the user gave, and torch computed the logits, which it clamps near -16 in float32.
-
-    A distribution does not record which of the two was given; ``again`` is the probability computed from the logits.
-    """
-    return (probs - again).abs() > 1e-3 * probs
-
-
-def _log(p: Tensor) -> Tensor:
-    """log p, with a gradient of 0 where p is 0."""
-    return torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), -torch.inf)
 
 
 def _outcomes(q: Outcomes, p: Outcomes, relative: bool = False) -> Tensor:
@@ -453,8 +396,8 @@ def _outcomes(q: Outcomes, p: Outcomes, relative: bool = False) -> Tensor:
 
 def _cross_entropy_of_geometrics(q: Geometric, p: Geometric) -> Tensor:
     """-log p(success) - E[failures] log p(failure); the product in logs, since the mean may overflow."""
-    failures, wins = _of_two(q).log_probs.unbind(-1)
-    fail, win = _of_two(p).log_probs.unbind(-1)
+    failures, wins = of_two(q).log_probs.unbind(-1)
+    fail, win = of_two(p).log_probs.unbind(-1)
     never = failures == -torch.inf  # the first trial of q always succeeds
     # log(-log p(failure)), which is log p(success) where that is tiny
     tiny = win < math.log(torch.finfo(win.dtype).eps)

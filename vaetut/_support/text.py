@@ -4,7 +4,7 @@ import contextlib
 import sys
 from typing import Any
 
-_STAND_INS = str.maketrans(
+_REPLACEMENTS = str.maketrans(
     {
         "✓": "ok",
         "±": "+-",
@@ -51,7 +51,7 @@ def printable(text: str, stream: Any) -> str:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return text.translate(_STAND_INS).encode(encoding, "backslashreplace").decode(encoding)
+        return text.translate(_REPLACEMENTS).encode(encoding, "backslashreplace").decode(encoding)
     except LookupError:
         return text
     return text

@@ -155,7 +155,7 @@ def _configuration(
     scheduler: Any,
     states: dict[str, Any],
 ) -> dict[str, Any]:
-    """What a run must have in common with a checkpoint that it goes on from, but for the data and the ranks."""
+    """What a run must have in common with the checkpoint that it continues, except the data and the ranks."""
     return {
         "model": checkpoints.function_name(type(model)),
         "architecture": repr(model),

@@ -30,15 +30,22 @@ from torch.distributions import (
 from torch.nn.functional import logsigmoid
 
 from vaetut.distributions._base import Univariate
-from vaetut.distributions._normal import log_ndtr, normal_quantile
 from vaetut.distributions._special import log1mexp, log_of
 from vaetut.distributions.gompertz import Gompertz
 from vaetut.distributions.logistic import Logistic
 from vaetut.distributions.rayleigh import Rayleigh
 from vaetut.distributions.reciprocal import Reciprocal
+from vaetut.distributions.standard_cdfs import (
+    LOG_2,
+    cauchy_quantile,
+    laplace_quantile,
+    log_cauchy_cdf,
+    log_laplace_cdf,
+    log_ndtr,
+    normal_quantile,
+)
 from vaetut.distributions.triangular import Triangular
 
-LOG_2 = math.log(2)
 Function = Callable[[Tensor], Tensor]
 
 
@@ -109,28 +116,6 @@ def _gumbel(q: Gumbel) -> Tails:
     return Tails(lambda x: -rise(x), lambda x: log1mexp(rise(x)), lambda t: inverse(-t), upper)
 
 
-def _log_laplace_cdf(y: Tensor) -> Tensor:
-    below = y < 0
-    return torch.where(
-        below, torch.where(below, y, 0.0) - LOG_2, torch.log1p(-0.5 * torch.exp(-torch.where(below, 0.0, y)))
-    )
-
-
-def _laplace_quantile(t: Tensor) -> Tensor:
-    below = t < -LOG_2
-    return torch.where(below, t + LOG_2, -LOG_2 - log1mexp(-torch.where(below, -1.0, t)))
-
-
-def _log_cauchy_cdf(y: Tensor) -> Tensor:
-    return (torch.atan2(torch.ones_like(y), -y) / math.pi).log()
-
-
-def _cauchy_quantile(t: Tensor) -> Tensor:
-    below = t < -LOG_2
-    tail = torch.where(below, t.exp(), -torch.expm1(torch.where(below, -1.0, t)))
-    return torch.where(below, -1.0, 1.0) / torch.tan(math.pi * tail)
-
-
 def _uniform(q: Any) -> Tails:
     width = q.high - q.low
     return Tails(
@@ -160,8 +145,8 @@ def _reciprocal(q: Reciprocal) -> Tails:
 FAMILIES: dict[type[Distribution], Callable[[Any], Tails]] = {
     Normal: _symmetric(log_ndtr, normal_quantile),
     Logistic: _symmetric(logsigmoid, lambda t: t - log1mexp(-t)),
-    Laplace: _symmetric(_log_laplace_cdf, _laplace_quantile),
-    Cauchy: _symmetric(_log_cauchy_cdf, _cauchy_quantile),
+    Laplace: _symmetric(log_laplace_cdf, laplace_quantile),
+    Cauchy: _symmetric(log_cauchy_cdf, cauchy_quantile),
     Gumbel: _gumbel,
     Exponential: _by_hazard(lambda q, x: q.rate * x, lambda q, e: e / q.rate),
     Weibull: _by_hazard(

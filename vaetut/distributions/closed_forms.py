@@ -33,11 +33,7 @@ from torch.distributions import (
 
 from vaetut.distributions._moments import log_moments
 from vaetut.distributions._special import HALF_LOG_2PI
-from vaetut.distributions._stirling import (
-    digamma_remainder,
-    log_gamma_ratio,
-    log_gamma_remainder,
-)
+from vaetut.distributions._stirling import digamma_remainder, log_gamma_ratio, log_gamma_remainder
 from vaetut.distributions.copies import tensors_of, with_tensors
 from vaetut.distributions.kl import CROSS_ENTROPIES
 from vaetut.distributions.reciprocal import Reciprocal

@@ -43,7 +43,8 @@ def with_tensors(
     if isinstance(value, _InverseTransform):
         return with_tensors(value.inv, tensor, batch).inv
     if isinstance(value, Distribution | Transform | Module | Constraint):
-        value, changed = copy.copy(value), dict[int, Any]()
+        value = copy.copy(value)
+        changed: dict[int, Any] = {}
         kept = {name: item for name, item in vars(value).items() if not _is_stored(value, name)}
         if isinstance(value, Transform):
             # Its inverse, once made, points back at it. What it cached is no parameter, and may be without a graph.

@@ -88,7 +88,8 @@ class Elliptical(Distribution):
             for name in self.arg_constraints:
                 finite(getattr(self, name), name)
             lower: Any = getattr(radial.support, "lower_bound", -math.inf)
-            if radial.support.is_discrete or any_true(torch.as_tensor(lower < 0)):  # type: ignore[union-attr]
+            negative = any_true(lower < 0) if isinstance(lower, Tensor) else lower < 0
+            if negative or radial.support.is_discrete:  # type: ignore[union-attr]
                 raise ValueError(
                     f"radial must be a continuous distribution on positive numbers, got {type(radial).__name__} "
                     f"with support {radial.support}"

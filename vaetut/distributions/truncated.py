@@ -34,7 +34,7 @@ from vaetut.distributions._base import (
 from vaetut.distributions._interval import Interval
 from vaetut.distributions._special import open_uniform
 from vaetut.distributions._tails import knows_far_tails
-from vaetut.distributions.copies import with_tensors
+from vaetut.distributions.copies import tensors_of, with_tensors
 from vaetut.distributions.logistic import Logistic
 from vaetut.distributions.support import is_discrete, support_ends
 
@@ -131,7 +131,7 @@ class Truncated(Distribution):
 
     @property
     def _interval(self) -> Interval:
-        """Masses and quantiles; computed anew each time, since the parameters may have changed."""
+        """Masses and quantiles; computed again at each access, since the parameters may have changed."""
         return Interval(self.base, self.low, self.high)
 
     def _set(self, base: Distribution, low: Tensor, high: Tensor, batch_shape: _size) -> None:
@@ -260,7 +260,8 @@ class Truncated(Distribution):
 def _median_of(base: Any) -> Tensor:
     """The median, which shows the dtype of ``base`` and that it has a quantile function."""
     try:
-        median: Tensor = base.icdf(torch.tensor(0.5))
+        half = next(iter(tensors_of(base)), torch.empty(())).new_tensor(0.5)  # on the base's device
+        median: Tensor = base.icdf(half)
         base.cdf(median)
     except NotImplementedError:
         raise NotImplementedError(

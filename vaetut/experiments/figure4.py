@@ -138,7 +138,7 @@ def projection(model: VAE, images: ImageData, count: int = PROJECTED) -> dict[st
 
     Args:
         model: an encoder's model.
-        images: the test images are rounded to ink and paper, each pixel at one half.
+        images: the test images, which are made black and white by a threshold of one half.
         count: so many images, or all if there are fewer.
 
     Returns:

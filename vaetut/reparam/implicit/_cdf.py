@@ -20,6 +20,7 @@ from vaetut.distributions import Erlang, Gompertz, Logistic, Rayleigh, round_tai
 from vaetut.distributions import shape_tails as tails
 from vaetut.distributions._special import log1mexp
 from vaetut.distributions.copies import tensors_of
+from vaetut.distributions.standard_cdfs import log_cauchy_cdf, log_laplace_cdf, log_normal_cdf
 from vaetut.distributions.support import is_transformed, support_ends
 
 TINY = torch.finfo(torch.float64).tiny
@@ -279,24 +280,6 @@ def hazard(hazard_of: Callable[[Any, Tensor], Tensor], falling: bool = False) ->
     return family
 
 
-def _log_normal_cdf(y: Tensor) -> Tensor:
-    """log Φ(y): torch's has no batching rule for vmap."""
-    left = y < 0
-    tail = torch.special.erfcx(torch.where(left, -y, 1.0) / math.sqrt(2)).log() - math.log(2)
-    right = torch.log1p(-0.5 * torch.special.erfc(torch.where(left, 1.0, y) / math.sqrt(2)))
-    return torch.where(left, tail - y.square() / 2, right)
-
-
-def _log_laplace_cdf(y: Tensor) -> Tensor:
-    left = y < 0
-    right = torch.log1p(-0.5 * torch.exp(-torch.where(left, 1.0, y)))
-    return torch.where(left, y - math.log(2), right)
-
-
-def _log_cauchy_cdf(y: Tensor) -> Tensor:
-    return torch.log(torch.atan2(torch.ones_like(y), -y) / math.pi)
-
-
 def folded(lower_cdf: Callable[[Tensor], Tensor], log_survival: Callable[[Tensor], Tensor]) -> Tail:
     """The absolute value of a symmetric variable."""
 
@@ -453,10 +436,10 @@ def _log_normal(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> T
 
 
 _TAILS: dict[Any, Tail] = {
-    td.Normal: symmetric(_log_normal_cdf),
+    td.Normal: symmetric(log_normal_cdf),
     Logistic: symmetric(logsigmoid),
-    td.Laplace: symmetric(_log_laplace_cdf),
-    td.Cauchy: symmetric(_log_cauchy_cdf),
+    td.Laplace: symmetric(log_laplace_cdf),
+    td.Cauchy: symmetric(log_cauchy_cdf),
     td.LogNormal: _log_normal,
     td.Exponential: hazard(lambda q, z: q.rate * z),
     td.Weibull: hazard(lambda q, z: torch.exp((_log(z) - q.scale.log()) * q.concentration)),
@@ -466,8 +449,8 @@ _TAILS: dict[Any, Tail] = {
     td.GeneralizedPareto: hazard(_general_pareto_hazard),
     Rayleigh: hazard(lambda q, z: -q.log_survival(z)),
     Gompertz: hazard(lambda q, z: -q.log_survival(z)),
-    td.HalfNormal: folded(lambda y: torch.erf(y / math.sqrt(2)), lambda y: math.log(2) + _log_normal_cdf(-y)),
-    td.HalfCauchy: folded(lambda y: 2 / math.pi * torch.atan(y), lambda y: math.log(2) + _log_cauchy_cdf(-y)),
+    td.HalfNormal: folded(lambda y: torch.erf(y / math.sqrt(2)), lambda y: math.log(2) + log_normal_cdf(-y)),
+    td.HalfCauchy: folded(lambda y: 2 / math.pi * torch.atan(y), lambda y: math.log(2) + log_cauchy_cdf(-y)),
     td.Uniform: _uniform,
     Erlang: _gamma,
     td.Gamma: _gamma,

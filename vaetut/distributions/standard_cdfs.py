@@ -1,4 +1,4 @@
-"""The log of the normal CDF and the quantile in terms of it, with derivatives that hold in the far tails."""
+"""The log CDFs of the standard normal, Laplace and Cauchy variables, and their inverses, also in the far tails."""
 
 import math
 from typing import Any
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from vaetut.distributions._special import HALF_LOG_2PI, log1mexp
+
+LOG_2 = math.log(2)
 
 
 class _NormalQuantile(torch.autograd.Function):
@@ -24,7 +26,7 @@ class _NormalQuantile(torch.autograd.Function):
         for _ in range(
             4
         ):  # log Φ is concave and nearly a parabola there: Newton's method converges in a few steps
-            log_cdf = _log_ndtr(x)
+            log_cdf = log_normal_cdf(x)
             step = (log_cdf - t) * _mills_ratio(x, log_cdf)
             x = torch.where(t > -math.inf, x - step, x)
         return torch.where(t == -math.inf, -math.inf, x)
@@ -42,8 +44,8 @@ class _NormalQuantile(torch.autograd.Function):
     jvp = backward  # the derivative of one number in one number
 
 
-def _log_ndtr(x: Tensor) -> Tensor:
-    """log Φ(x): `torch.special.log_ndtr`, for which torch.func.vmap has only a loop."""
+def log_normal_cdf(x: Tensor) -> Tensor:
+    """log Φ(x): `torch.special.log_ndtr`, for which torch.func.vmap has only a loop; its derivatives cancel far out."""
     y = x * math.sqrt(0.5)
     left = y < -0.7
     near = torch.where(left, y, -0.7)
@@ -68,20 +70,20 @@ def _log_normal_density(x: Tensor) -> Tensor:
 
 def normal_quantile(t: Tensor) -> Tensor:
     """The x with log Φ(x) = t, from the nearer tail."""
-    below = t < -math.log(2)
+    below = t < -LOG_2
     near = torch.where(below, t, log1mexp(-torch.where(below, -1.0, t)))
     x: Tensor = _NormalQuantile.apply(near)  # type: ignore[no-untyped-call]
     return torch.where(below, x, -x)
 
 
 class _LogNdtr(torch.autograd.Function):
-    """log Φ(x), with the derivative φ/Φ from logs: torch's own is 0/0 in the far tail."""
+    """log Φ(x), with the derivative φ/Φ, which in torch's own is 0/0 in the far tail."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return _log_ndtr(x)
+        return log_normal_cdf(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -97,6 +99,32 @@ class _LogNdtr(torch.autograd.Function):
 
 
 def log_ndtr(x: Tensor) -> Tensor:
-    """The log of the standard normal CDF."""
+    """log Φ(x), with derivatives that hold in the far tail."""
     value: Tensor = _LogNdtr.apply(x)  # type: ignore[no-untyped-call]
     return value
+
+
+def log_laplace_cdf(y: Tensor) -> Tensor:
+    """log F of the standard Laplace variable."""
+    below = y < 0
+    return torch.where(
+        below, torch.where(below, y, 0.0) - LOG_2, torch.log1p(-0.5 * torch.exp(-torch.where(below, 0.0, y)))
+    )
+
+
+def laplace_quantile(t: Tensor) -> Tensor:
+    """The y with log F(y) = t, from the nearer tail."""
+    below = t < -LOG_2
+    return torch.where(below, t + LOG_2, -LOG_2 - log1mexp(-torch.where(below, -1.0, t)))
+
+
+def log_cauchy_cdf(y: Tensor) -> Tensor:
+    """log F of the standard Cauchy variable."""
+    return (torch.atan2(torch.ones_like(y), -y) / math.pi).log()
+
+
+def cauchy_quantile(t: Tensor) -> Tensor:
+    """The y with log F(y) = t, from the nearer tail."""
+    below = t < -LOG_2
+    tail = torch.where(below, t.exp(), -torch.expm1(torch.where(below, -1.0, t)))
+    return torch.where(below, -1.0, 1.0) / torch.tan(math.pi * tail)
