@@ -49,6 +49,10 @@ CASES = {
         "expectation(lambda z: z.square().sum(-1), q, num_points=60)",
         450,
     ),
+    "mean of truncated variables": (
+        "m = torch.zeros(20_000); vaetut.Truncated(Normal(m, 1.0), m + 1, m + 3).mean",
+        350,
+    ),
     "integral of many points": (
         "vaetut.quadrature.integrate(lambda t: torch.exp(-t * t), -8, 8, num_points=2 * 10**7)",
         100,

@@ -43,6 +43,7 @@ from vaetut.distributions.logistic import Logistic
 LEAST_MASS = math.log(
     1e-8
 )  # of an upper tail that is computed as 1 − F(x): about eight digits of it are left
+FARTHEST = -1e11  # the log of the least mass: numbers of that size have a spacing of 1.5e-5 in float64
 
 
 class Truncated(Distribution):
@@ -66,9 +67,9 @@ class Truncated(Distribution):
 
     Raises:
         TypeError: if ``base`` is not a distribution, or an end is not a number or a float32 or float64 tensor.
-        ValueError: if ``base`` is discrete or not univariate, unless low < high, if the shapes do not broadcast, or if
-            the log of the probability of the interval is not finite, or if the interval is so far in the upper tail
-            that a base with nothing but ``cdf`` cannot resolve it.
+        ValueError: if ``base`` is discrete or not univariate, unless low < high, if the shapes do not broadcast, if
+            the log of the probability of the interval is below −1e11 (450,000 standard deviations out), or if the
+            interval is so far in the upper tail that a base with nothing but ``cdf`` cannot resolve it.
         NotImplementedError: if ``base`` lacks ``cdf`` or ``icdf``.
 
     Example:
@@ -127,6 +128,11 @@ class Truncated(Distribution):
             raise ValueError(
                 f"the probability of [low, high] under {type(self.base).__name__} is 0 in float64, even in logs: "
                 f"got low={self.low.detach()}, high={self.high.detach()}"
+            )
+        if any_true(mass < FARTHEST):
+            raise ValueError(
+                f"[low, high] lies so far in a tail of {type(self.base).__name__} that float64 does not hold the log "
+                f"of its probability to four decimal places: got low={self.low.detach()}, high={self.high.detach()}"
             )
         if not knows_far_tails(self.base) and any_true(between.above & (mass < LEAST_MASS)):
             raise ValueError(
@@ -319,7 +325,7 @@ class _Interval:
         """E[f(z)] = ∫ f(z(u)) du, with (0, 1) split at the peak of the base, where its density may have a kink.
 
         On each side the trapezoid rule is used with u = sigmoid(π sinh t), whose weights are double exponentially small
-        at both ends (Takahasi and Mori 1974).
+        at both ends (Takahasi and Mori 1974). For a large batch some nodes are computed at a time.
         """
         with torch.no_grad():
             try:
@@ -328,25 +334,28 @@ class _Interval:
                 peak = self.median
             peak = torch.where(peak.abs() < math.inf, peak, self.median)
             log_left, log_right = self.part(peak, below=True), self.part(peak, below=False)
-        t = torch.linspace(-4.2, 4.2, NODES, dtype=torch.float64, device=peak.device)
-        t = t.reshape(-1, *[1] * len(peak.shape if shape is None else shape))
-        log_s, log_r = (torch.nn.functional.logsigmoid(sign * math.pi * t.sinh()) for sign in (1, -1))
-        weight = math.pi * t.cosh() * (log_s + log_r).exp() * (8.4 / (NODES - 1))
-        total = torch.zeros(peak.shape if shape is None else shape, dtype=torch.float64, device=peak.device)
-        for size, other, left in ((log_left, log_right, True), (log_right, log_left, False)):
-            near = size + log_s  # the distance from the outer end
-            rest = _log_sum(other, size + log_r)
-            z = self.quantile(near, rest) if left else self.quantile(rest, near)
-            z = torch.minimum(torch.maximum(z, self.least), self.most)
-            value = f(z)
-            part = weight * size.exp()
-            # An infinite value next to an end, such as log p, counts as 0: its weight is negligible.
-            counts = (part > 1e-8) | (part > 0) & (value.abs() < math.inf)
-            total = total + torch.where(counts, part * torch.where(counts, value, 0.0), 0.0).sum(0)
+        shape = peak.shape if shape is None else shape
+        nodes = torch.linspace(-4.2, 4.2, NODES, dtype=torch.float64, device=peak.device)
+        total = torch.zeros(shape, dtype=torch.float64, device=peak.device)
+        for some in nodes.split(max(1, PART // max(1, shape.numel()))):
+            t = some.reshape(-1, *[1] * len(shape))
+            log_s, log_r = (torch.nn.functional.logsigmoid(sign * math.pi * t.sinh()) for sign in (1, -1))
+            weight = math.pi * t.cosh() * (log_s + log_r).exp() * (8.4 / (NODES - 1))
+            for size, other, left in ((log_left, log_right, True), (log_right, log_left, False)):
+                near = size + log_s  # the distance from the outer end
+                rest = _log_sum(other, size + log_r)
+                z = self.quantile(near, rest) if left else self.quantile(rest, near)
+                z = torch.minimum(torch.maximum(z, self.least), self.most)
+                value = f(z)
+                part = weight * size.exp()
+                # An infinite value next to an end, such as log p, counts as 0: its weight is negligible.
+                counts = (part > 1e-8) | (part > 0) & (value.abs() < math.inf)
+                total = total + torch.where(counts, part * torch.where(counts, value, 0.0), 0.0).sum(0)
         return total
 
 
 NODES = 105
+PART = 1 << 18  # numbers in each tensor of a part of the nodes: 2 MB
 
 
 def _log_sum(a: Tensor, b: Tensor) -> Tensor:
