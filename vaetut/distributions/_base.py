@@ -190,7 +190,7 @@ def zero_outside(
     would be NaN. A value that was validated lies inside of the support. A ``harmless`` point of the support replaces
     each value outside, where the density may be infinite or NaN, which would make all gradients NaN.
     """
-    inside = None if far is None else ~(value >= far)
+    inside = None if far is None else (value < far) | value.isnan()
     if not q._validate_args:
         support: constraints.Constraint = q.support  # type: ignore[assignment]
         within = support.check(value) | value.isnan()
