@@ -115,10 +115,20 @@ def _one_less_mean(k: Tensor, terms: int) -> Tensor:
     if terms == _FEW[1]:
         return 1 - ratio
     v = torch.where(large, k, 60.0).reciprocal()
-    terms = (1 / 2, 1 / 8, 1 / 8, 25 / 128, 13 / 32, 1073 / 1024, 103 / 32, 375733 / 32768, 23797 / 512)
+    coefficients = (
+        1 / 2,
+        1 / 8,
+        1 / 8,
+        25 / 128,
+        13 / 32,
+        1073 / 1024,
+        103 / 32,
+        375733 / 32768,
+        23797 / 512,
+    )
     series = torch.zeros_like(v)
-    for term in reversed(terms):
-        series = v * (term + series)
+    for coefficient in reversed(coefficients):
+        series = v * (coefficient + series)
     return torch.where(large, series, 1 - ratio)
 
 

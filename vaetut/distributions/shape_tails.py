@@ -78,7 +78,7 @@ class _WithSlopes(torch.autograd.Function):
 
 def _in_chunks(parts: Parts, inputs: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """``parts`` of some rows at a time: with all nodes of a sum, many rows would fill the memory."""
-    if inputs[0].numel() <= _ROWS:
+    if inputs[0].numel() <= _ROWS or under_transform(*inputs):
         return parts(*inputs)
     pieces = [parts(*some) for some in zip(*(x.reshape(-1).split(_ROWS) for x in inputs), strict=True)]
     value, *slopes = (
@@ -235,6 +235,12 @@ def beta_is_above(a: Tensor, b: Tensor, logit: Tensor) -> Tensor:
 def beta_log_tail(a: Tensor, b: Tensor, logit: Tensor) -> Tensor:
     """log(1 − I_z(a, b)) where `beta_is_above`, else log I_z(a, b)."""
     return with_slopes(beta_parts, a, b, logit)
+
+
+def beta_slopes(a: Tensor, b: Tensor, logit: Tensor) -> tuple[Tensor, Tensor]:
+    """The derivatives of `beta_log_tail` in a and in logit z, as constants."""
+    _, (by_a, _, by_logit) = _in_chunks(beta_parts, torch.broadcast_tensors(a, b, logit))
+    return by_a, by_logit
 
 
 def _beta_has_series(a: Tensor, b: Tensor, logit: Tensor) -> Tensor:
