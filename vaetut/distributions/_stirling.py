@@ -40,9 +40,8 @@ def log_gamma_ratio(x: Tensor, a: Tensor | float) -> Tensor:
 
 def digamma_difference(x: Tensor, d: Tensor | float) -> Tensor:
     """ψ(x + d) − ψ(x) for x, d > 0, exact for a small d too; by its recurrence and its asymptotic series."""
-    y, total = x + 10.0, torch.zeros_like(x)
-    for k in range(10):
-        total = total + d / ((x + k) * (x + k + d))
+    y, lower = x + 10.0, x + _column(range(10), x)
+    total = (d / (lower * (lower + d))).sum(0)
     first, second = y.square().reciprocal(), (y + d).square().reciprocal()
     gap = d * (2 * y + d) * first * second  # first − second
     # ψ(y) = log y − 1/2y − Σ B₂ₙ/(2n y²ⁿ); a difference of powers is `gap` times a sum of products.
