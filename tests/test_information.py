@@ -443,3 +443,17 @@ def test_gradient_under_a_discrete_q_for_any_shape_of_f():
     assert ((slopes.mean(0) - wanted).abs() < 5 * slopes.std(0) / 10).all()
     with torch.no_grad():
         assert not monte_carlo(lambda z: z.prod(-1), Bernoulli(logits=logits), 5).value.requires_grad
+
+
+def test_a_support_that_moves_has_a_value_but_no_gradient():
+    """The score lacks the term at the end; for fixed ends, or through the map, all is right."""
+    ends = torch.tensor([0.0, 1.0], requires_grad=True)
+    weights = Categorical(torch.ones(2))
+    for q in (
+        MixtureSameFamily(weights, Uniform(ends, 3.0)),
+        Independent(MixtureSameFamily(Categorical(torch.ones(3, 2)), Uniform(ends, 3.0).expand([3, 2])), 1),
+    ):
+        value, _ = monte_carlo(lambda z: z.reshape(1000, -1).sum(-1), q, 1000)
+        assert value.isfinite()
+        with pytest.raises(ValueError, match=r"the end that moves; use vaetut\.pathwise"):
+            value.backward()

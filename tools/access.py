@@ -29,8 +29,11 @@ REPLACED = (
         '<div id="pst-primary-sidebar" role="complementary" aria-label="Book" class="bd-sidebar-primary',
     ),
     (re.compile(r'<th class="head([^"]*)"><p></p></th>'), r'<td class="head\1"></td>'),
-    # No full stop goes to the next line without its formula.
-    (re.compile(rf"(\(?{FORMULA}[.,;:?!)’”]+)", re.S), r'<span class="vaetut-together">\1</span>'),
+    # No full stop goes to the next line without its formula, unless the formula may be divided.
+    (
+        re.compile(rf"(\(?(?=<span[^>]*>.{{1,80}}</span>){FORMULA}[.,;:?!)’”]+)", re.S),
+        r'<span class="vaetut-together">\1</span>',
+    ),
     # A short piece of code is not divided at its hyphen.
     (re.compile(r'<span class="pre">(?=[^<\s]{1,22}</span>)'), '<span class="pre vaetut-together">'),
     # What stands in a list of references is an item of a list.

@@ -5,7 +5,7 @@ Chapter 3, *Entropy, cross entropy, KL*. All values are in nats and have the bat
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,10 +27,12 @@ from torch.distributions import kl_divergence as torch_kl_divergence
 from torch.distributions.kl import _KL_REGISTRY, _Match
 from torch.distributions.utils import _sum_rightmost as sum_rightmost
 
-from vaetut._support.validate import any_true, distribution, name_of, positive_int
+from vaetut._support.validate import any_true, distribution, has_no_values, name_of, positive_int
 from vaetut.distributions import Erlang
 from vaetut.distributions.closed_forms import divergence_of, entropy_of
+from vaetut.distributions.copies import tensors_of
 from vaetut.distributions.outcomes import Outcomes, is_exactly, of_two, outcomes_of
+from vaetut.distributions.support import support_moves
 
 
 class Estimate(NamedTuple):
@@ -181,9 +183,10 @@ def monte_carlo(f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int
 
     Uses ``q.rsample`` where q has it, so that the value can be differentiated in q's parameters. Where q has only
     ``sample``, as a mixture or a discrete q, the gradient in its parameters has the score-function term
-    (``eq-grad-score``) with a leave-one-out baseline (``eq-grad-leave-one-out``): unbiased unless the support of q
-    depends on them, but with a far larger variance, as each value is multiplied by the score of the whole batch. (With
-    one sample there is no baseline.)
+    (``eq-grad-score``) with a leave-one-out baseline (``eq-grad-leave-one-out``): unbiased, but with a far larger
+    variance, as each value is multiplied by the score of the whole batch. (With one sample there is no baseline.) If
+    the support of such a q depends on a parameter, as that of a mixture of uniform variables does, the backward pass
+    raises ValueError.
 
     Args:
         f: maps samples ``[num_samples, *q.batch_shape, *q.event_shape]`` to one value (of any shape) per sample.
@@ -235,6 +238,9 @@ def _score_term(values: Tensor, q: Distribution, z: Tensor, per_datapoint: bool)
     """0, with the gradient 1/L Σ (f_l − mean of the others) ∇ log q(z_l), the term that is missing without rsample."""
     if not torch.is_grad_enabled():
         return torch.zeros_like(values[0])
+    if _support_moves(q):
+        refused: Tensor = _NoGradient.apply(torch.zeros_like(values[0]), *tensors_of(q))  # type: ignore[no-untyped-call]
+        return refused
     log_prob = q.log_prob(z)
     if not log_prob.requires_grad:
         return torch.zeros_like(values[0])
@@ -244,6 +250,36 @@ def _score_term(values: Tensor, q: Distribution, z: Tensor, per_datapoint: bool)
     if len(values) > 1:  # f_l − the mean of the others
         values = (values - values.mean(0)) * (len(values) / (len(values) - 1))
     return (values * score).mean(0)
+
+
+def _support_moves(q: Distribution) -> bool:
+    """Whether the score has no mean of 0, because an end of the support moves; False where no values can be read."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        return support_moves(q)
+    except (NotImplementedError, ValueError):  # such as a discrete q
+        return False
+    except RuntimeError as error:
+        if has_no_values(error):
+            return False
+        raise
+
+
+class _NoGradient(torch.autograd.Function):
+    """A value that may be used, but not differentiated in the tensors of q."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *tensors: Tensor) -> Tensor:
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        raise ValueError(
+            "q must not have a support that moves with a parameter that requires a gradient: the estimate has the "
+            "right value, but a gradient through the density lacks a term at the end that moves; use vaetut.pathwise, "
+            "or detach the parameter"
+        )
 
 
 def monte_carlo_entropy(q: Distribution, num_samples: int) -> Estimate:
@@ -287,8 +323,8 @@ def monte_carlo_kl(q: Distribution, p: Distribution, num_samples: int) -> Estima
     with $z^{(l)} \sim q$ (``eq-kl-monte-carlo``).
 
     A single estimate can be negative, although the divergence cannot. Works for any pair with ``log_prob``,
-    also for mixtures, which have no closed form. The shape is that of the broadcast batch shapes, in nats; arguments,
-    errors and the gradient are as in `monte_carlo`.
+    also for mixtures, which have no closed form. The shape is that of the broadcast batch shapes, in nats.
+    Arguments, errors and the gradient are as in `monte_carlo`.
 
     Example:
         >>> from torch.distributions import Normal

@@ -168,6 +168,12 @@ def test_printed_pages_are_put_together_with_links_and_outline():
     assert chapter_item.title == "A & B" and [item.title for item in below] == ["below"]
 
 
+def test_a_font_keeps_each_character_that_the_style_sheet_has():
+    """Also where the next one begins like a digit of the first's code."""
+    css = 'a::before {content: "\\2212"} b::before {content: "c"} d::before {content: "\\3C8 d\\""} e {content: ""}'
+    assert typeset.characters(css) == {0x2212, ord("c"), 0x3C8, ord("d"), ord('"')}
+
+
 # One style sheet
 
 

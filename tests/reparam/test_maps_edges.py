@@ -435,3 +435,55 @@ def test_every_base_of_a_truncated_has_its_slopes():
             far, near, above, farther = (level(values) for values in moved)
             rise = (8 * (above - near) - (farther - far)) / (12 * h)
             assert float(slope) == pytest.approx(-rise / density, rel=1e-7, abs=1e-9), (case.kind, names[k])
+
+
+HEAVY_TAILS = {
+    "InverseGamma": (lambda c: td.InverseGamma(c, torch.ones_like(c)), ("composition",), 1e-3),
+    "Weibull": (lambda c: td.Weibull(torch.full_like(c, 0.3), c), ("inverse_cdf",), 1e-3),
+    "Pareto": (lambda c: td.Pareto(torch.full_like(c, 3.0), c), ("inverse_cdf",), 1e-3),
+    "LogNormal": (lambda c: td.LogNormal(torch.zeros_like(c), c), ("composition", "inverse_cdf"), 1e3),
+    "FisherSnedecor": (lambda c: td.FisherSnedecor(c, c), ("composition",), 1e-3),
+    "StudentT": (lambda c: td.StudentT(c), ("composition",), 1e-3),
+    "a scaled Pareto": (
+        lambda c: td.TransformedDistribution(td.Pareto(torch.ones_like(c), c), td.AffineTransform(0.0, 1e-3)),
+        ("composition",),
+        1e-3,
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", HEAVY_TAILS)
+def test_draws_beyond_the_largest_number(name, dtype):
+    """They are the largest or the smallest number, with a gradient of 0 and not NaN, also if f takes them back."""
+    make, families, value = HEAVY_TAILS[name]
+    for family in families:
+        torch.manual_seed(1)
+        parameter = torch.full((500,), value, dtype=dtype, requires_grad=True)
+        q = make(parameter)
+        z = reparameterize(q, family).rsample()
+        assert z.isfinite().all() and q.support.check(z).all()
+        for f in (lambda z: z.clamp(-1.0, 1.0), lambda z: 1 / (1 + z.abs())):
+            assert torch.autograd.grad(f(z).sum(), parameter, retain_graph=True)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_inverse_gamma_is_the_quantile(dtype):
+    tolerance = 2e-6 if dtype == torch.float32 else 1e-9
+    u = torch.tensor([0.1, 0.4, 0.9], dtype=dtype)
+    for a in (0.1, 0.7, 5.0, 300.0):
+        for rate in (0.2, 3.0):
+            shape, scale = (torch.tensor(v, dtype=dtype, requires_grad=True) for v in (a, rate))
+            z = reparameterize(td.InverseGamma(shape, scale), "composition").g(u)
+
+            def exact(a, rate):
+                return rate / sp.gammaincinv(a, u.double().numpy())
+
+            held = shape.item(), scale.item()
+            np.testing.assert_allclose(z.detach().numpy(), exact(*held), rtol=10 * tolerance)
+            h = 1e-5 * held[0]
+            slope = (exact(held[0] + h, held[1]) - exact(held[0] - h, held[1])) / (2 * h)
+            weights = 1 / z.detach()
+            by_shape, by_rate = torch.autograd.grad((weights * z).sum(), [shape, scale])
+            assert by_shape.item() == pytest.approx((weights.double().numpy() * slope).sum(), rel=1e-4)
+            assert by_rate.item() == pytest.approx(3 / held[1], rel=tolerance)

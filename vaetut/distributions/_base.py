@@ -174,7 +174,7 @@ def log_to_zero(x: Tensor) -> Tensor:
     """
     zero = x == 0
     least = torch.finfo(x.dtype).smallest_normal * torch.finfo(x.dtype).eps
-    return torch.where(zero, x + least, x).log() + torch.where(zero, -math.inf, 0.0)
+    return torch.where(zero, x + least, x).log() + torch.where(zero, x.detach() - math.inf, 0.0)
 
 
 def zero_outside(
@@ -190,7 +190,7 @@ def zero_outside(
     would be NaN. A value that was validated lies inside of the support. A ``harmless`` point of the support replaces
     each value outside, where the density may be infinite or NaN, which would make all gradients NaN.
     """
-    inside = None if far is None else ~(value >= far)
+    inside = None if far is None else (value < far) | value.isnan()
     if not q._validate_args:
         support: constraints.Constraint = q.support  # type: ignore[assignment]
         within = support.check(value) | value.isnan()

@@ -14,6 +14,7 @@ from vaetut.distributions.copies import with_tensors
 from vaetut.distributions.support import support_ends
 
 NODES = 105  # of the quadrature over the quantile function
+PART = 1 << 18  # numbers in each tensor of a part of the nodes: 2 MB
 
 
 class Interval:
@@ -80,7 +81,7 @@ class Interval:
         """E[f(z)] = ∫ f(z(u)) du, with (0, 1) split at the peak of the base, where its density may have a kink.
 
         On each side the trapezoid rule is used with u = sigmoid(π sinh t), whose weights are double exponentially small
-        at both ends (Takahasi and Mori 1974).
+        at both ends (Takahasi and Mori 1974). For a large batch some nodes are computed at a time.
         """
         with torch.no_grad():
             try:
@@ -89,21 +90,23 @@ class Interval:
                 peak = self.median
             peak = torch.where(peak.abs() < math.inf, peak, self.median)
             log_left, log_right = self.part(peak, below=True), self.part(peak, below=False)
-        t = torch.linspace(-4.2, 4.2, NODES, dtype=torch.float64, device=peak.device)
-        t = t.reshape(-1, *[1] * len(peak.shape if shape is None else shape))
-        log_s, log_r = (torch.nn.functional.logsigmoid(sign * math.pi * t.sinh()) for sign in (1, -1))
-        weight = math.pi * t.cosh() * (log_s + log_r).exp() * (8.4 / (NODES - 1))
-        total = torch.zeros(peak.shape if shape is None else shape, dtype=torch.float64, device=peak.device)
-        for size, other, left in ((log_left, log_right, True), (log_right, log_left, False)):
-            near = size + log_s  # the distance from the outer end
-            rest = _log_sum(other, size + log_r)
-            z = self.quantile(near, rest) if left else self.quantile(rest, near)
-            z = torch.minimum(torch.maximum(z, self.least), self.most)
-            value = f(z)
-            part = weight * size.exp()
-            # An infinite value next to an end, such as log p, counts as 0: its weight is negligible.
-            counts = (part > 1e-8) | (part > 0) & (value.abs() < math.inf)
-            total = total + torch.where(counts, part * torch.where(counts, value, 0.0), 0.0).sum(0)
+        shape = peak.shape if shape is None else shape
+        nodes = torch.linspace(-4.2, 4.2, NODES, dtype=torch.float64, device=peak.device)
+        total = torch.zeros(shape, dtype=torch.float64, device=peak.device)
+        for some in nodes.split(max(1, PART // max(1, shape.numel()))):
+            t = some.reshape(-1, *[1] * len(shape))
+            log_s, log_r = (torch.nn.functional.logsigmoid(sign * math.pi * t.sinh()) for sign in (1, -1))
+            weight = math.pi * t.cosh() * (log_s + log_r).exp() * (8.4 / (NODES - 1))
+            for size, other, left in ((log_left, log_right, True), (log_right, log_left, False)):
+                near = size + log_s  # the distance from the outer end
+                rest = _log_sum(other, size + log_r)
+                z = self.quantile(near, rest) if left else self.quantile(rest, near)
+                z = torch.minimum(torch.maximum(z, self.least), self.most)
+                value = f(z)
+                part = weight * size.exp()
+                # An infinite value next to an end, such as log p, counts as 0: its weight is negligible.
+                counts = (part > 1e-8) | (part > 0) & (value.abs() < math.inf)
+                total = total + torch.where(counts, part * torch.where(counts, value, 0.0), 0.0).sum(0)
         return total
 
 

@@ -219,6 +219,17 @@ def _slope_integral(shape: Tensor, log_x: Tensor) -> Tensor:
     return (gap.abs() * mass + moment / rate) / rate
 
 
+def bounded_exp(y: Tensor) -> Tensor:
+    """exp(y), positive and finite: the bounds are taken in logs, so that the gradient is 0 there and not NaN."""
+    return y.clamp(math.log(torch.finfo(y.dtype).tiny), log_max(y.dtype)).exp()
+
+
+def log_max(dtype: torch.dtype) -> float:
+    """The log of the largest number, rounded down."""
+    limits = torch.finfo(dtype)
+    return math.log(limits.max) * (1 - limits.eps)
+
+
 def log1mexp(x: Tensor) -> Tensor:
     """log(1 − e⁻ˣ) for x ≥ 0, to full precision for small x and for large; −∞, with a gradient of 0, at x = 0."""
     small, nothing = x < math.log(2), x == 0

@@ -126,11 +126,6 @@ def legendre(count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(made)  # type: ignore[return-value]
 
 
-def _column(count: int, like: Tensor) -> Tensor:
-    """0, 1, … as a column above ``like``."""
-    return torch.arange(float(count), dtype=like.dtype, device=like.device).reshape(-1, *[1] * like.dim())
-
-
 # ------------------------------------------------------------------------------------------------------- the gamma
 
 
@@ -261,7 +256,7 @@ def _beta_fraction(p: Tensor, q: Tensor, t: Tensor) -> Any:
     1 + cₙ/(1 + …) = Qₙ/Qₙ₊₁ with Qₙ = Qₙ₊₁ + cₙ Qₙ₊₂.
     """
     w = t.sigmoid()
-    m = _column(_PAIRS, t)
+    m = torch.arange(float(_PAIRS), dtype=t.dtype, device=t.device).reshape(-1, *[1] * t.dim())
     bottom = [(p + 2 * m + k).reciprocal() for k in range(3)]
     first, second = p + m, p + q + m
     odd = -w * first * second * bottom[0] * bottom[1]

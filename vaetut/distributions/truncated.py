@@ -40,6 +40,7 @@ from vaetut.distributions.support import is_discrete, support_ends
 
 # The log of the least upper tail that may be computed as 1 − F(x): about eight digits of it are left.
 LEAST_MASS = math.log(1e-8)
+FARTHEST = -1e11  # the log of the least mass: numbers of that size have a spacing of 1.5e-5 in float64
 
 
 class Truncated(Distribution):
@@ -63,9 +64,9 @@ class Truncated(Distribution):
 
     Raises:
         TypeError: if ``base`` is not a distribution, or an end is not a number or a float32 or float64 tensor.
-        ValueError: if ``base`` is discrete or not univariate, unless low < high, if the shapes do not broadcast, or if
-            the log of the probability of the interval is not finite, or if the interval is so far in the upper tail
-            that a base with nothing but ``cdf`` cannot resolve it.
+        ValueError: if ``base`` is discrete or not univariate, unless low < high, if the shapes do not broadcast, if
+            the log of the probability of the interval is below −1e11 (450,000 standard deviations out), or if the
+            interval is so far in the upper tail that a base with nothing but ``cdf`` cannot resolve it.
         NotImplementedError: if ``base`` lacks ``cdf`` or ``icdf``.
 
     Example:
@@ -122,6 +123,11 @@ class Truncated(Distribution):
             raise ValueError(
                 f"the probability of [low, high] under {type(self.base).__name__} is 0 in float64, even in logs: "
                 f"got low={self.low.detach()}, high={self.high.detach()}"
+            )
+        if any_true(mass < FARTHEST):
+            raise ValueError(
+                f"[low, high] lies so far in a tail of {type(self.base).__name__} that float64 does not hold the log "
+                f"of its probability to four decimal places: got low={self.low.detach()}, high={self.high.detach()}"
             )
         if not knows_far_tails(self.base) and any_true(between.above & (mass < LEAST_MASS)):
             raise ValueError(

@@ -11,8 +11,8 @@ from torch.distributions import Distribution, Independent, Normal
 from vaetut._support.validate import name_of
 from vaetut.gradients._inputs import check, is_differentiated, values_of, with_gradient
 
-# How many numbers the moved copies of the draws may hold at once, 16 MB in float32.
-_CHUNK_ELEMENTS = 2**22
+# How many numbers the moved copies of the draws may hold at once, 4 MB in float32.
+_CHUNK_ELEMENTS = 2**20
 
 
 def measure_valued(
@@ -29,7 +29,7 @@ def measure_valued(
 
     f may jump and need not be differentiable. But every *number* among the parameters needs its own evaluations of f:
     with D coordinates f is evaluated $1 + 2D$ times per draw for the means, $1 + D$ times for the scales,
-    $1 + 3D$ times for both. Memory is bounded: f is called with moved copies of the draws that hold some four million
+    $1 + 3D$ times for both. Memory is bounded: f is called with moved copies of the draws that hold some million
     numbers together, or with those of one coordinate if they are more.
 
     Args:
@@ -83,12 +83,14 @@ def measure_valued(
         return with_gradient(values)
 
     with torch.no_grad():
-        rows = []
+        # Allocated once: between large tensors, small ones that stay would keep the allocator from using their memory.
+        parts = values.new_empty(len(moved), *shape, event)
+        done = 0
         for part in _moved_one_by_one(z, moved):  # [k, coordinates, *shape, event]
             many = torch.Size((part.shape[0] * part.shape[1] * shape[0], *q.batch_shape))
             f_moved = values_of(f, part.reshape(*many, *q.event_shape), many)
-            rows.append(f_moved.reshape(*part.shape[:2], *shape))
-        parts = torch.cat(rows, 1).movedim(1, -1)  # [k, *shape, event]
+            parts[..., done : done + part.shape[1]] = f_moved.reshape(*part.shape[:2], *shape).movedim(1, -1)
+            done += part.shape[1]
 
     surrogate = values
     if is_differentiated(loc):

@@ -21,7 +21,6 @@ biased.
 """
 
 # ruff: noqa: D103 -- the lines above each map say what it does
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +34,7 @@ from torch.distributions import (
     FisherSnedecor,
     Gamma,
     Independent,
+    InverseGamma,
     LogNormal,
     RelaxedBernoulli,
     RelaxedOneHotCategorical,
@@ -44,7 +44,14 @@ from torch.distributions import (
 
 from vaetut._support.validate import any_true
 from vaetut.distributions import Erlang, MultivariateStudentT
-from vaetut.distributions._special import draw_log_gamma, log_gamma_quantile, log_standard_gamma, matvec
+from vaetut.distributions._special import (
+    bounded_exp,
+    draw_log_gamma,
+    log_gamma_quantile,
+    log_max,
+    log_standard_gamma,
+    matvec,
+)
 from vaetut.reparam._map import Map
 from vaetut.reparam.noise import JointNoise, StandardExponential, StandardNormal, StandardUniform
 from vaetut.reparam.registry import families, parameters, register_reparameterization, reparameterize
@@ -68,7 +75,7 @@ def _composition(kind: type[Distribution], noise: str, **texts: Any) -> Callable
 )
 def log_normal(q: LogNormal) -> Map:
     noise = StandardNormal(q.loc, q.batch_shape)
-    return Map(noise, lambda eps: torch.addcmul(q.loc, q.scale, eps).exp())
+    return Map(noise, lambda eps: bounded_exp(torch.addcmul(q.loc, q.scale, eps)))
 
 
 @_composition(
@@ -159,7 +166,7 @@ def dirichlet(q: Dirichlet) -> Map:
 )
 def f(q: FisherSnedecor) -> Map:
     def combine(shapes: Tensor, y: Tensor) -> Tensor:
-        return _exp(_log_ratio(y))
+        return bounded_exp(_log_ratio(y))
 
     return _of_gammas(q, lambda: torch.stack([q.df1, q.df2], dim=-1) / 2, combine, _draw(q.df1))
 
@@ -202,6 +209,8 @@ def multivariate_student_t(q: MultivariateStudentT) -> Map:
     applies=lambda q: isinstance(q, type) or bool(families(q.base_dist)),
 )
 def transformed(q: TransformedDistribution) -> Map:
+    if type(q) is InverseGamma:
+        return _inverse_gamma(q)
     base = reparameterize(q.base_dist)
     noise, g, _ = base._map
 
@@ -251,6 +260,21 @@ def relaxed_bernoulli(q: RelaxedBernoulli) -> Map:
     return Map(StandardUniform(q.logits, q.batch_shape), g)
 
 
+def _inverse_gamma(q: Any) -> Map:
+    """rate / G in logs: in float32 the slope of 1/G is infinite for the small G that a concentration of 0.1 has."""
+
+    def invert(y: Tensor) -> Tensor:
+        return bounded_exp((q.rate / q.concentration).log() - y)
+
+    def g(u: Tensor) -> Tensor:
+        return invert(_quantile(u, q.concentration))
+
+    def rsample(shape: torch.Size) -> Tensor:
+        return invert(_draw(q.rate)(q.concentration, shape + q.batch_shape))
+
+    return Map(StandardUniform(q.rate, q.batch_shape), g, rsample)
+
+
 def _whole(count: Tensor, name: str, q: Distribution) -> tuple[int, Tensor]:
     """The largest count, and a mask of the variables that each entry uses."""
     count = count.detach()
@@ -278,20 +302,9 @@ def _inside(z: Tensor, top: float) -> Tensor:
     return z.clamp(torch.finfo(z.dtype).tiny, top)
 
 
-def _exp(y: Tensor) -> Tensor:
-    """exp(y), positive and finite: the bounds are taken in logs, so that the gradient is 0 there and not NaN."""
-    return y.clamp(math.log(torch.finfo(y.dtype).tiny), _log_max(y.dtype)).exp()
-
-
 def _root(y: Tensor) -> Tensor:
     """√(df / X) for y = log(X / df), at most the square root of the largest number of the dtype."""
-    return (-y / 2).clamp(max=_log_max(y.dtype) / 2).exp()
-
-
-def _log_max(dtype: torch.dtype) -> float:
-    """The log of the largest number, rounded down."""
-    limits = torch.finfo(dtype)
-    return math.log(limits.max) * (1 - limits.eps)
+    return (-y / 2).clamp(max=log_max(y.dtype) / 2).exp()
 
 
 def _draw(like: Tensor) -> Callable[[Tensor, torch.Size], Tensor]:

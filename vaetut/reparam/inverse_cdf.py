@@ -6,6 +6,7 @@ and without a difference of two nearly equal numbers. u is neither 0 nor 1, so t
 """
 
 # ruff: noqa: D103 -- the lines above each map say what it does
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch.distributions import (
 )
 
 from vaetut.distributions import Gompertz, Logistic, Rayleigh, Reciprocal, Triangular, Truncated
+from vaetut.distributions._special import bounded_exp
 from vaetut.reparam._map import Map
 from vaetut.reparam.noise import StandardCauchy, StandardLaplace, StandardNoise, StandardUniform
 from vaetut.reparam.registry import parameters, register_reparameterization
@@ -88,14 +90,18 @@ def rayleigh(q: Rayleigh, u: Tensor) -> Tensor:
 
 @_inverse_cdf(Pareto, "scale · (1 − u)^(−1/alpha)", r"x_m (1 - u)^{-1/\alpha}", paper=True)
 def pareto(q: Pareto, u: Tensor) -> Tensor:
-    return q.scale * (_exponential(u) / q.alpha).exp()
+    limits = torch.finfo(u.dtype)
+    return (q.scale * (_exponential(u) / q.alpha).clamp(max=math.log(limits.max)).exp()).clamp(max=limits.max)
 
 
 @_inverse_cdf(
     Weibull, "scale · (−log(1 − u))^(1/concentration)", r"\lambda \big({-\log(1 - u)}\big)^{1/k}", paper=True
 )
 def weibull(q: Weibull, u: Tensor) -> Tensor:
-    return q.scale * _exponential(u) ** q.concentration.reciprocal()
+    # The power is kept positive and finite, so that its slopes are: 0 · ∞ would be NaN.
+    limits, k = torch.finfo(u.dtype), q.concentration.detach()
+    base = torch.maximum(torch.minimum(_exponential(u), (limits.max / 2) ** k), (limits.tiny * 2) ** k)
+    return (q.scale * base ** q.concentration.reciprocal()).clamp(limits.tiny, limits.max)
 
 
 @_inverse_cdf(Reciprocal, "low · (high / low)^u", r"a (b / a)^u", paper=True)
@@ -149,7 +155,7 @@ def normal(q: Normal, u: Tensor) -> Tensor:
 
 @_inverse_cdf(LogNormal, "exp(loc + scale · Φ⁻¹(u))", r"\exp\big(\mu + \sigma \Phi^{-1}(u)\big)")
 def log_normal(q: LogNormal, u: Tensor) -> Tensor:
-    return torch.addcmul(q.loc, q.scale, torch.special.ndtri(u)).exp()
+    return bounded_exp(torch.addcmul(q.loc, q.scale, torch.special.ndtri(u)))
 
 
 @_inverse_cdf(HalfNormal, "scale · Φ⁻¹((1 + u) / 2)", r"\sigma \Phi^{-1}\big(\tfrac{1 + u}{2}\big)")
