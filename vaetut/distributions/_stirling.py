@@ -40,7 +40,7 @@ def log_gamma_ratio(x: Tensor, a: Tensor | float) -> Tensor:
 
 def digamma_difference(x: Tensor, d: Tensor | float) -> Tensor:
     """ψ(x + d) − ψ(x) for x, d > 0, exact for a small d too; by its recurrence and its asymptotic series."""
-    y, lower = x + 10.0, x + torch.arange(10.0, dtype=x.dtype, device=x.device).reshape(-1, *[1] * x.dim())
+    y, lower = x + 10.0, x + _column(range(10), x)
     total = (d / (lower * (lower + d))).sum(0)
     first, second = y.square().reciprocal(), (y + d).square().reciprocal()
     gap = d * (2 * y + d) * first * second  # first − second

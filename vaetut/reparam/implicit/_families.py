@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from vaetut.distributions import Erlang, Gompertz, Logistic, Rayleigh, round_tails
 from vaetut.distributions import shape_tails as tails
-from vaetut.distributions._special import log1mexp
+from vaetut.distributions._special import HALF_LOG_2PI, log1mexp
 from vaetut.distributions.standard_cdfs import log_cauchy_cdf, log_normal_cdf
 
 TINY = torch.finfo(torch.float64).tiny
@@ -84,7 +84,7 @@ class _SymmetricTail(torch.autograd.Function):
 
 
 NORMAL = Symmetric(
-    lambda y: -0.5 * math.log(2 * math.pi) - 0.5 * y.square(),
+    lambda y: -HALF_LOG_2PI - 0.5 * y.square(),
     lambda y: math.sqrt(math.pi / 2) * torch.special.erfcx(y * math.sqrt(0.5)),
 )
 LOGISTIC = Symmetric(lambda y: logsigmoid(y) + logsigmoid(-y), lambda y: 1 + torch.exp(-y))
