@@ -92,7 +92,7 @@ def length_in_parts(scale_tril: Tensor, difference: Tensor) -> tuple[Tensor, Ten
     """
     largest = difference.detach().abs().amax(-1)
     infinite = largest.isinf()
-    far = (largest > torch.finfo(largest.dtype).max ** 0.4) & ~infinite
+    far = (largest > torch.finfo(largest.dtype).max ** 0.4) & largest.isfinite()
     size = torch.where(far, largest, 1.0)
     near = torch.where(infinite.unsqueeze(-1), 0.0, difference) / size.unsqueeze(-1)
     return squared_length(scale_tril, near), size, infinite
