@@ -12,8 +12,7 @@ export JUPYTER_CONFIG_DIR := $(CURDIR)/.venv/jupyter
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PYTHONNOUSERSITE := 1
-unexport PYTHONPATH MPLBACKEND
-
+unexport PYTHONPATH MPLBACKEND PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help book pdf test lint quick outputs notebooks mutants lower colab lab bench experiments format lock clean env

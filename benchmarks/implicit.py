@@ -1,9 +1,10 @@
 """Implicit gradients: their accuracy and their cost, compared with torch's own.
 
-    python benchmarks/implicit.py [--quick] [--peer]
+    python benchmarks/implicit.py [--quick] [--table | --peer]
 
-With ``--peer`` only the cost of [100, 20] draws with a gradient in every parameter, in milliseconds of one thread,
-beside TensorFlow Probability on JAX (jitted, float64), which is installed into an environment of its own.
+With ``--table`` only the cost of [100, 20] draws with a gradient in every parameter, in milliseconds of one thread and
+float64: the distribution is made, drawn from, and the sum of the draws differentiated. With ``--peer`` beside it that
+of TensorFlow Probability on JAX (jitted), which is installed into an environment of its own below _build/.
 
 Accuracy: the largest relative error of dz/dφ over draws, each with its own parameters, spread evenly on a log scale.
 The exact gradient is compared with mpmath (the CDF differentiated with 80 digits and more) at 60 draws; torch's own,
@@ -14,12 +15,14 @@ Cost: one draw of ``implicit_rsample`` and the backward pass of its sum, in micr
 """
 
 import argparse
+import math
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
+import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
+from vaetut.distributions import Logistic
 from vaetut.reparam import implicit_gradient, implicit_rsample
 
 
@@ -186,23 +190,74 @@ def cost(rounds: int) -> None:
             print(f"{f'{name} {[*batch]} x {samples}':<36}{mine:>10.1f}{shown}", flush=True)
 
 
+class SkewNormal(td.Distribution):
+    """A density with ``log_prob`` and ``sample`` alone."""
+
+    arg_constraints = {}  # noqa: RUF012
+    support = td.constraints.real
+
+    def __init__(self, loc: Tensor, scale: Tensor, skewness: Tensor) -> None:
+        self.loc, self.scale, self.skewness = loc, scale, skewness
+        super().__init__(loc.shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log 2φ(y)Φ(αy) − log σ"""
+        y = (value - self.loc) / self.scale
+        tail = torch.special.log_ndtr(self.skewness * y)
+        return math.log(2 / math.sqrt(2 * math.pi)) - y.square() / 2 + tail - self.scale.log()
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """From two normal variables."""
+        one, other = torch.randn((2, *sample_shape, *self.batch_shape), dtype=self.loc.dtype)
+        y = torch.where(other < self.skewness * one, one, -one)
+        return self.loc + self.scale * y
+
+
+def mixture_of(kind: type[td.Distribution]) -> Callable[..., td.Distribution]:
+    """A mixture from logits, and two parameters of its components."""
+    return lambda logits, a, b: td.MixtureSameFamily(td.Categorical(logits=logits), kind(a, b))
+
+
+BATCH, COMPONENTS, SIDES = (100, 20), (100, 20, 5), (100, 20, 3)
+# How each is made, from how many parameters of which shape.
+TABLE: dict[str, tuple[Callable[..., td.Distribution], int, tuple[int, ...]]] = {
+    "mixture of 5 normals": (mixture_of(td.Normal), 3, COMPONENTS),
+    "mixture of 5 logistics": (mixture_of(Logistic), 3, COMPONENTS),
+    "mixture of 5 Laplaces": (mixture_of(td.Laplace), 3, COMPONENTS),
+    "mixture of 5 log-normals": (mixture_of(td.LogNormal), 3, COMPONENTS),
+    "von Mises": (td.VonMises, 2, BATCH),
+    "gamma": (td.Gamma, 2, BATCH),
+    "chi-squared": (td.Chi2, 1, BATCH),
+    "inverse gamma": (td.InverseGamma, 2, BATCH),
+    "beta": (td.Beta, 2, BATCH),
+    "Dirichlet, 3 coordinates": (td.Dirichlet, 1, SIDES),
+    "F": (td.FisherSnedecor, 2, BATCH),
+    "Student's t": (td.StudentT, 3, BATCH),
+    "skew normal, by quadrature": (SkewNormal, 3, BATCH),
+}
+
 PEER = ("jax==0.4.38", "jaxlib==0.4.38", "tensorflow-probability==0.25.0")  # which work together
 PEER_SCRIPT = """
-import statistics, time, jax, jax.numpy as jnp
+import time, jax, jax.numpy as jnp
 jax.config.update("jax_enable_x64", True)
 from tensorflow_probability.substrates import jax as tfp
 d = tfp.distributions
 def mixture(kind):
     return lambda w, a, b: d.MixtureSameFamily(d.Categorical(logits=w), kind(a, b), reparameterize=True)
-MADE = {"mixture of 5 normals": (mixture(d.Normal), 3, 5), "von Mises": (d.VonMises, 2, 0), "gamma": (d.Gamma, 2, 0),
-        "beta": (d.Beta, 2, 0), "Student's t": (d.StudentT, 3, 0)}
+MADE = {"mixture of 5 normals": (mixture(d.Normal), 3, 5), "mixture of 5 logistics": (mixture(d.Logistic), 3, 5),
+        "mixture of 5 Laplaces": (mixture(d.Laplace), 3, 5), "mixture of 5 log-normals": (mixture(d.LogNormal), 3, 5),
+        "von Mises": (d.VonMises, 2, 0), "gamma": (d.Gamma, 2, 0), "chi-squared": (d.Chi2, 1, 0),
+        "inverse gamma": (d.InverseGamma, 2, 0), "beta": (d.Beta, 2, 0),
+        "Dirichlet, 3 coordinates": (d.Dirichlet, 1, 3), "Student's t": (d.StudentT, 3, 0)}
 for name, (make, count, parts) in MADE.items():
     keys = jax.random.split(jax.random.PRNGKey(0), count)
     values = [0.5 + jax.random.uniform(k, (100, 20, parts) if parts else (100, 20)) for k in keys]
-    step = jax.jit(jax.grad(lambda v, k: make(*v).sample(seed=k).sum()))
+    # Coordinates of a Dirichlet add up to 1, so each has a weight of its own.
+    step = jax.jit(jax.grad(lambda v, k: (make(*v).sample(seed=k) * jnp.arange(1.0, 4.0 if parts == 3 else 2.0)).sum()))
     jax.block_until_ready(step(values, keys[0]))
     times = []
-    for _ in range(30):
+    for _ in range(ROUNDS):
         start = time.perf_counter()
         jax.block_until_ready(step(values, keys[0]))
         times.append(time.perf_counter() - start)
@@ -210,45 +265,44 @@ for name, (make, count, parts) in MADE.items():
 """
 
 
-def peer_times() -> dict[str, float]:
-    """Milliseconds of TensorFlow Probability, in an environment below the cache folder."""
-    home = Path.home() / ".cache" / "vaetut" / "tfp"
-    python = home / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *PEER], check=True)
+def peer_times(rounds: int) -> dict[str, float]:
+    """Milliseconds of TensorFlow Probability."""
+    home = Path(__file__).resolve().parents[1] / "_build" / "benchmarks" / "tfp"
+    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not (home / "installed").exists():
+        print(f"installing {' '.join(PEER)}", file=sys.stderr, flush=True)
+        venv.create(home, with_pip=True, clear=True)
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PEER]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"TensorFlow Probability cannot be installed:\n{done.stderr}")
+        (home / "installed").touch()
     flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"XLA_FLAGS": flags}
     run = subprocess.run(
-        [str(python), "-c", PEER_SCRIPT], env=environment, check=True, text=True, capture_output=True
-    )
+        [str(python), "-c", f"ROUNDS = {rounds}\n{PEER_SCRIPT}"],
+        env=environment, check=True, text=True, capture_output=True,
+    )  # fmt: skip
     rows = (line.split("|") for line in run.stdout.splitlines() if "|" in line)
     return {name: float(value) for name, value in rows}
 
 
-def peer(rounds: int) -> None:
+def table(rounds: int, peer: bool) -> None:
     """Print the third table: the least of several times, since the machine may be shared."""
-
-    def mixture(logits: Tensor, loc: Tensor, scale: Tensor) -> td.Distribution:
-        return td.MixtureSameFamily(td.Categorical(logits=logits), td.Normal(loc, scale))
-
-    made: list[tuple[str, Callable[..., td.Distribution], int, tuple[int, ...]]] = [
-        ("mixture of 5 normals", mixture, 3, (100, 20, 5)),
-        ("von Mises", td.VonMises, 2, (100, 20)),
-        ("gamma", td.Gamma, 2, (100, 20)),
-        ("beta", td.Beta, 2, (100, 20)),
-        ("Student's t", td.StudentT, 3, (100, 20)),
-    ]
-    theirs = peer_times()
-    print(f"{'ms, [100, 20] draws and gradients':<36}{'exact':>10}{'TFP':>10}{'ratio':>10}")
-    for name, make, count, shape in made:
+    theirs = peer_times(rounds) if peer else {}
+    print(f"{'ms, [100, 20] draws and gradients':<36}{'exact':>10}{'TFP' if peer else '':>10}")
+    for name, (make, count, shape) in TABLE.items():
         values = [torch.rand(shape, dtype=torch.float64).add(0.5).requires_grad_() for _ in range(count)]
+        # Coordinates of a Dirichlet add up to 1, so each has a weight of its own.
+        weights = torch.arange(1.0, 4.0 if shape == SIDES else 2.0, dtype=torch.float64)
 
-        def step(make: Any = make, values: Any = values) -> object:
-            return torch.autograd.grad(implicit_rsample(make(*values)).sum(), values)
+        def step(make: Any = make, values: Any = values, weights: Tensor = weights) -> object:
+            return torch.autograd.grad((implicit_rsample(make(*values)) * weights).sum(), values)
 
+        step()
         ours = min(seconds(step) for _ in range(rounds)) * 1e3
-        print(f"{name:<36}{ours:>10.2f}{theirs[name]:>10.2f}{ours / theirs[name]:>10.1f}", flush=True)
+        beside = f"{theirs[name]:>10.2f}" if name in theirs else f"{'–' if peer else '':>10}"
+        print(f"{name:<36}{ours:>10.2f}{beside}", flush=True)
 
 
 def main() -> None:
@@ -257,13 +311,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer parameters and rounds")
-    parser.add_argument("--peer", action="store_true", help="only the cost beside TensorFlow Probability")
+    parser.add_argument("--table", action="store_true", help="only the cost of [100, 20] draws")
+    parser.add_argument("--peer", action="store_true", help="the same, beside TensorFlow Probability")
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, one thread, {platform.machine()}\n")
-    if options.peer:
-        peer(10 if options.quick else 30)
+    if options.table or options.peer:
+        table(10 if options.quick else 50, options.peer)
         return
     accuracy(options.quick)
     cost(3 if options.quick else 9)

@@ -25,8 +25,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if book in item.path.parents:
             item.add_marker(pytest.mark.book)
-        function = getattr(item, "originalname", None)
-        if function and listed_as_slow(function, item.name.removeprefix(function)):
+        function = getattr(item, "originalname", None) or item.name  # a doctest has a dotted name alone
+        if listed_as_slow(function, item.name.removeprefix(function)):
             item.add_marker(pytest.mark.slow)
         if {"browser", "visit"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.browser)
@@ -53,7 +53,9 @@ def same_start():
     torch.compile switches the argument checks of all distributions off, for good.
     """
     Distribution.set_default_validate_args(True)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed also keeps its caller's stack, which is slow
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
     torch.set_default_dtype(torch.float32)
     yield
     torch.set_default_dtype(torch.float32)

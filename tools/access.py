@@ -11,6 +11,7 @@ from pathlib import Path
 
 WIDE = 34  # letters of the longest cells of a row, together: more do not fit beside each other on a phone
 FORMULA = r'<span class="math notranslate nohighlight">\\\((?:(?!</span>).)*?\\\)</span>'
+VERDICT = re.compile(r"(?<![^\n>])(✓ [^\n<]*eq-[^\n<]*)\n")  # a line that `verify` prints
 
 REPLACED = (
     # A fold is named by its summary, which shows what is inside: Check, Solution, Code of this figure.
@@ -28,8 +29,13 @@ REPLACED = (
         '<div id="pst-primary-sidebar" role="complementary" aria-label="Book" class="bd-sidebar-primary',
     ),
     (re.compile(r'<th class="head([^"]*)"><p></p></th>'), r'<td class="head\1"></td>'),
-    # No full stop goes to the next line without its formula.
-    (re.compile(rf"(\(?{FORMULA}[.,;:?!)’”]+)", re.S), r'<span class="vaetut-together">\1</span>'),
+    # No full stop goes to the next line without its formula, unless the formula may be divided.
+    (
+        re.compile(rf"(\(?(?=<span[^>]*>.{{1,80}}</span>){FORMULA}[.,;:?!)’”]+)", re.S),
+        r'<span class="vaetut-together">\1</span>',
+    ),
+    # A short piece of code is not divided at its hyphen.
+    (re.compile(r'<span class="pre">(?=[^<\s]{1,22}</span>)'), '<span class="pre vaetut-together">'),
     # What stands in a list of references is an item of a list.
     (re.compile(r'(<div class="citation"[^>]*) role="doc-biblioentry"'), r'\1 role="listitem"'),
 )
@@ -48,7 +54,21 @@ def accessible(text: str) -> str:
     """One page, corrected."""
     for pattern, replacement in REPLACED:
         text = pattern.sub(replacement, text)
+    text = re.sub(r"<pre>(.*?)</pre>", lambda match: printed(match[1]), text, flags=re.S)
     return re.sub(r'<table class="table">.*?</table>', lambda match: labeled(match[0]), text, flags=re.S)
+
+
+def printed(text: str) -> str:
+    """What a cell prints: the line of a check ends, if it must, between its parts; columns of numbers are marked."""
+
+    def verdict(match: re.Match[str]) -> str:
+        parts = re.split(r"( {2,})", match[1])
+        kept = [part if part.isspace() else f'<span class="vaetut-together">{part}</span>' for part in parts]
+        return f'<span class="vaetut-verdict">{"".join(kept)}\n</span>'
+
+    other = re.sub(r"<[^>]+>", "", VERDICT.sub("", text))
+    columns = ' class="vaetut-columns"' if re.search(r"\S {2,}\S", other) else ""
+    return f"<pre{columns}>{VERDICT.sub(verdict, text)}</pre>"
 
 
 def labeled(table: str) -> str:

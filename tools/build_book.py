@@ -22,6 +22,7 @@ import light_pages
 import notebooks
 import numbering
 import page_heads
+import styles
 import typeset
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +65,7 @@ def finish(site: Path) -> None:
     typeset.typeset(site)
     numbering.number(site)
     light_pages.lighten(site)
+    styles.bundle(site)
 
 
 def code_digest() -> str:

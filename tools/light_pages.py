@@ -25,7 +25,10 @@ THEME = Path("_static/styles/pydata-sphinx-theme.css")
 SCRIPTS = ("_static/scripts/pydata-sphinx-theme.js", "_static/scripts/sphinx-book-theme.js")
 ICON_RULE = re.compile(r"((?:\.fa-[\w-]+:{1,2}before,?)+)\{content:\"\\([0-9a-f]+)\"\}")
 # What a page with formulas loads of their fonts.
-FORMULA_FONTS = ("Main-Regular", "Main-Bold", "Math-Italic", "Size1-Regular", "Size2-Regular", "AMS-Regular")
+FORMULA_FONTS = (
+    *("Main-Regular", "Main-Bold", "Math-Italic", "Calligraphic-Regular", "AMS-Regular", "Zero"),
+    *("Size1-Regular", "Size2-Regular", "Size3-Regular", "Size4-Regular"),
+)
 
 
 def lighten(site: Path) -> None:
@@ -149,11 +152,11 @@ def weight(site: Path, page: Path) -> dict[str, int]:
     for path in loaded(site, page, html):
         kind = {".css": "styles", ".js": "scripts"}.get(path.suffix, "pictures")
         found[kind] += gzipped(path)
-        if path.suffix == ".css" and path.name != "formulas.css":
+        if path.suffix == ".css":
             found["fonts"] += sum(
                 (path.parent / name).stat().st_size
-                for name in set(re.findall(r"url\(([^)?#]+\.woff2)\)", path.read_text(encoding="utf-8")))
-                if (path.parent / name).exists()
+                for name in set(re.findall(r'url\("?([^")?#]+\.woff2)', path.read_text(encoding="utf-8")))
+                if "formulas/" not in name and (path.parent / name).exists()
             )
     if "<mjx-container" in html:
         fonts = [site / "_static" / "formulas" / f"MathJax_{name}.woff2" for name in FORMULA_FONTS]

@@ -14,7 +14,9 @@ EQUATION = re.compile(r'<span class="eqno">\(\d+\)(<a class="headerlink" href="#
 REFERENCE = re.compile(r'(<a class="reference internal" href="[^"]*#equation-(eq-[\w-]+)">)\(\d+\)(</a>)')
 FIGURE = re.compile(r'<span class="caption-number">Fig\. \d+ </span>')
 CHECKED = re.compile(r"✓ (?:\(\d+\.\d+\) )?(eq-[\w-]+)")
-NAMED = re.compile(r'<code class="docutils literal notranslate"><span class="pre">(eq-[\w-]+)</span></code>')
+NAMED = re.compile(
+    r'<code class="docutils literal notranslate"><span class="pre(?: vaetut-together)?">(eq-[\w-]+)</span></code>'
+)
 
 
 class Place(NamedTuple):

@@ -40,7 +40,7 @@ STYLE = """
   .vaetut-contents a span:last-child { order: 2; min-width: 2.2rem; text-align: right; }
   .vaetut-contents .level-1 { margin-top: 0.5rem; font-weight: 600; break-after: avoid; }
   .vaetut-contents .level-2 { margin-left: 1.5rem; font-size: 0.9rem; }
-  .vaetut-page[id="book/index"] :is(.vaetut-cards, .vaetut-part, .vaetut-buttons) { display: none; }
+  .vaetut-page[id="book/index"] :is(section:has(> .vaetut-cards), .vaetut-buttons) { display: none; }
   .vaetut-unseen { font-size: 1px; line-height: 1px; color: transparent; margin: 0; }
   .vaetut-unseen a { color: transparent !important; text-decoration: none !important; }
 """

@@ -76,7 +76,7 @@ def marked(part: str) -> str:
         return f'<code class="docutils literal notranslate">{html.escape(part.strip("`"))}</code>'
     if len(part) > 2 and part[0] == part[-1] == "$":
         return f'<span class="math notranslate nohighlight">\\({html.escape(part[1:-1])}\\)</span>'
-    return html.escape(part)
+    return re.sub(r"\*(\w+)\*", r"<em>\1</em>", html.escape(part))
 
 
 def maps(family: str) -> str:

@@ -3,8 +3,9 @@
 // of its fonts as seen from the style sheet.
 //
 // A displayed or long formula is cut into runs, before each relation but the bar of a condition,
-// before each plus or minus, and after a wide space. They stand on
-// one line where there is room; on a phone the style sheet lets a line end between two of them.
+// before each plus or minus, and after a wide space. They stand on one line where there is room; where there is none,
+// the style sheet lets a line end between two of them. What stands between wide spaces, a condition for instance, is a
+// clause, which goes to the next line as a whole before it is divided.
 const fs = require("fs");
 const [folder, fonts] = process.argv.slice(2);
 const formulas = JSON.parse(fs.readFileSync(0, "utf8"));
@@ -24,24 +25,30 @@ function cutIntoRuns(adaptor, parent) {
     if (parts.some((row) => adaptor.childNodes(row).length > 1 && letters(adaptor, adaptor.firstChild(row)) > LONG)) adaptor.setAttribute(parent, "class", "vaetut-flow");
     return parts.forEach((row) => adaptor.childNodes(row).forEach((cell) => cutIntoRuns(adaptor, cell)));
   }
-  const runs = [[]];
+  const clauses = [[[]]]; // of runs of parts
   for (const part of parts) {
-    const space = kind(part) === "mjx-mo" && !isBar(adaptor, part) ? adaptor.getAttribute(part, "space") : "";
+    const runs = clauses[clauses.length - 1];
     const last = runs[runs.length - 1];
+    const space = kind(part) === "mjx-mo" && !isBar(adaptor, part) ? adaptor.getAttribute(part, "space") : "";
     if ((space === RELATION || space === OPERATOR) && last.some((e) => adaptor.textContent(e) || adaptor.childNodes(e).length)) {
       const before = last[last.length - 1];
       // "= -a" has two signs in a row, which stay together
       if (!(kind(before) === "mjx-mo" && adaptor.getAttribute(before, "space"))) runs.push([]);
     }
     runs[runs.length - 1].push(part);
-    if (wideSpace(adaptor, part)) runs.push([]);
+    if (wideSpace(adaptor, part)) clauses.push([[]]);
   }
-  const full = runs.filter((run) => run.length);
-  if (full.length < 2 && kind(parent) !== "mjx-mtd") return;
-  for (const run of full) {
-    const box = adaptor.node("mjx-run");
-    adaptor.insert(box, run[0]);
-    run.forEach((part) => adaptor.append(box, adaptor.remove(part) || part));
+  const full = clauses.map((runs) => runs.filter((run) => run.length)).filter((runs) => runs.length);
+  if (full.flat().length < 2 && kind(parent) !== "mjx-mtd") return;
+  for (const runs of full) {
+    const clause = adaptor.node("mjx-clause");
+    if (full.length > 1) adaptor.insert(clause, runs[0][0]);
+    for (const run of runs) {
+      const box = adaptor.node("mjx-run");
+      if (full.length > 1) adaptor.append(clause, box);
+      else adaptor.insert(box, run[0]);
+      run.forEach((part) => adaptor.append(box, adaptor.remove(part) || part));
+    }
   }
 }
 

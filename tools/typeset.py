@@ -93,11 +93,7 @@ def run(formulas: list[tuple[str, bool]]) -> tuple[list[str], str]:
 
 def write_fonts(site: Path, css: str) -> None:
     """The style sheet, and beside it the fonts that it names, with the characters that it uses."""
-    used = {
-        int(code, 16)
-        for code in re.findall(r"\\([0-9a-fA-F]+)", "".join(re.findall(r'content: "([^"]*)"', css)))
-    }
-    used |= {ord(c) for text in re.findall(r'content: "([^"\\]*)"', css) for c in text}
+    used = characters(css)
     (site / FONTS).mkdir(parents=True, exist_ok=True)
     for name in sorted(set(re.findall(r'url\("?[^")]*/([\w-]+)\.woff"?\)', css))):
         with TTFont(mathjax() / "output" / "chtml" / "fonts" / "woff-v2" / f"{name}.woff") as font:
@@ -114,3 +110,13 @@ def write_fonts(site: Path, css: str) -> None:
         css,
     )
     (site / STYLE).write_text(css.strip() + "\n", encoding="utf-8")
+
+
+def characters(css: str) -> set[int]:
+    """The characters that a style sheet puts before or after elements, each by its code or as it stands."""
+    contents = re.findall(r'content: "((?:\\.|[^"\\])*)"', css)
+    escaped = r"\\([0-9a-fA-F]+) ?"  # ends where its content ends: what follows may begin with a digit, too
+    codes = {int(code, 16) for text in contents for code in re.findall(escaped, text)}
+    return codes | {
+        ord(letter) for text in contents for letter in re.sub(escaped, "", text).replace("\\", "")
+    }

@@ -13,14 +13,18 @@ is a table for each label, and in it a name, the text that the cell with this la
 what stands in its place in the wrong version. A version is *rejected* if the cell then raises VerificationError for
 this label. A cell that raises anything else is a mistake in the version, and no evidence that the check works.
 
-The cells of a chapter run in order, in one namespace. At a check the process forks once for each version: the child
-runs the changed cell and says what happened, and the parent continues unchanged.
+The cells of a chapter run in order, in one namespace; those that only draw a figure are passed over. In the cell of a
+check the process forks once for each version, before the first statement that the version changes: the child runs the
+changed cell from there on and says what happened, and the parent continues unchanged.
 """
 
 import argparse
 import ast
 import contextlib
+import dis
+import importlib
 import io
+import itertools
 import json
 import linecache
 import os
@@ -150,26 +154,66 @@ def try_versions(chapter: Path, versions: Versions) -> list[Outcome]:
 def try_variants(
     notebook: NotebookNode, folder: Path, variants: list[Variant], seconds: float = SECONDS
 ) -> list[Outcome]:
-    """Run the notebook's code cells up to the last check concerned; at each check, try its variants in children."""
+    """Run the code cells that the checks concerned need; at each of these checks, try its variants in children."""
     outcomes: list[Outcome] = []
     cells = {found.label: found.cell for found in rules.verifications(notebook)}
-    last = max((cells[variant.label] for variant in variants), default=-1)
+    needed = cells_needed(notebook, {cells[variant.label] for variant in variants})
     namespace = new_namespace()
     with working_in(folder):
-        for i, cell in rules.cells(notebook, "code"):
-            if i > last:
-                break
-            for variant in variants:
-                if cells[variant.label] == i:
-                    status, detail = in_child(partial(judge, variant, namespace), seconds)
-                    outcomes.append(Outcome(variant.label, variant.name, status, detail))
+        for i in needed:
+            here = [variant for variant in variants if cells[variant.label] == i]
             try:
-                run_cell(cell.source, namespace, f"<cell {i}>")
+                outcomes += run_cell_with(here, notebook.cells[i].source, namespace, f"<cell {i}>", seconds)
             except Exception as error:
                 raise RuntimeError(
                     f"cell {i}, as it stands, raises {type(error).__name__}: {error}"
                 ) from error
     return outcomes
+
+
+def cells_needed(notebook: NotebookNode, checks: set[int]) -> list[int]:
+    """The code cells up to the last of these checks, without those that only draw a figure or print a table.
+
+    Such a cell is titled "Code of this …"; it is run if it binds a name that a later cell, or any function, reads.
+    """
+    code = [(i, cell.source) for i, cell in rules.cells(notebook, "code") if i <= max(checks, default=-1)]
+    shows = {i for i, source in code if source.startswith("# @title Code of this")} - checks
+    names = {i: names_of(source) for i, source in code}
+    in_functions = set().union(*(found.in_functions for i, found in names.items() if i not in shows))
+    needed: list[int] = []
+    read: set[str] = set()
+    for i, _ in reversed(code):
+        if i not in shows or names[i].bound & (read | in_functions):
+            needed.append(i)
+            read = (read - names[i].bound) | names[i].read
+    return needed[::-1]
+
+
+class Names(NamedTuple):
+    """The names that a cell binds, those that it reads before it binds them, and those that its functions read."""
+
+    bound: set[str]
+    read: set[str]
+    in_functions: set[str]
+
+
+def names_of(source: str) -> Names:
+    found = Names(set(), set(), set())
+    for step in dis.get_instructions(compile(rules.without_magics(source), "<cell>", "exec")):
+        if step.opname == "STORE_NAME":
+            found.bound.add(step.argval)
+        elif step.opname == "LOAD_NAME" and step.argval not in found.bound:
+            found.read.add(step.argval)
+        elif isinstance(step.argval, types.CodeType):
+            found.in_functions.update(globals_of(step.argval))
+    found.read.update(found.in_functions - found.bound)
+    return found
+
+
+def globals_of(code: types.CodeType) -> set[str]:
+    """The names that a function, and what is defined in it, looks up outside of functions (or as an attribute)."""
+    inner = (globals_of(part) for part in code.co_consts if isinstance(part, types.CodeType))
+    return set(code.co_names).union(*inner)
 
 
 def new_namespace() -> dict[str, Any]:
@@ -178,6 +222,9 @@ def new_namespace() -> dict[str, Any]:
 
     import vaetut
 
+    importlib.import_module(
+        "torch._dynamo"
+    )  # torch does so at the first gradient: once here, not in every child
     tqdm.tqdm.monitor_interval = 0  # the monitor is a thread
     vaetut.explore = lambda *args, **kwargs: None  # type: ignore[assignment]  # hundreds of frames that nobody sees
     module = types.ModuleType("__main__")
@@ -198,21 +245,61 @@ def working_in(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def run_cell(source: str, namespace: dict[str, Any], name: str) -> None:
-    """Execute a cell; the value of its last line is not shown."""
+def statements(source: str, name: str) -> list[ast.stmt]:
+    """The statements of a cell, whose text is kept for tracebacks and for inspect."""
     source = rules.without_magics(source)
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    exec(compile(source, name, "exec"), namespace)
+    return ast.parse(source, name).body
+
+
+def run(parts: list[ast.stmt], namespace: dict[str, Any], name: str) -> None:
+    """Execute statements; the value of the last one is not shown."""
+    exec(compile(ast.Module(parts, []), name, "exec"), namespace)
+
+
+def run_cell(source: str, namespace: dict[str, Any], name: str, start: int = 0) -> None:
+    """Execute a cell, from one of its statements on."""
+    run(statements(source, name)[start:], namespace, name)
+    close_figures()
+
+
+def close_figures() -> None:
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
 
 
-def judge(variant: Variant, namespace: dict[str, Any]) -> tuple[str, str]:
-    """Run the changed cell and say what came of it."""
+def run_cell_with(
+    variants: list[Variant], source: str, namespace: dict[str, Any], name: str, seconds: float
+) -> list[Outcome]:
+    """Execute a cell statement by statement, and its variants in children, each from its first change on.
+
+    What stands before the change is the same in the variant as in the cell, and is executed once for all.
+    """
+    parts = statements(source, name)
+    starts = {variant: first_change(parts, rules.parse(variant.source).body) for variant in variants}
+    found = {}
+    for k in range(len(parts) + 1):
+        for variant, start in starts.items():
+            if start == k:
+                status, detail = in_child(partial(judge, variant, start, namespace), seconds)
+                found[variant] = Outcome(variant.label, variant.name, status, detail)
+        run(parts[k : k + 1], namespace, name)
+    close_figures()
+    return [found[variant] for variant in variants]
+
+
+def first_change(parts: list[ast.stmt], changed: list[ast.stmt]) -> int:
+    """How many statements two texts have in common before they first differ."""
+    same = (ast.dump(old) == ast.dump(new) for old, new in zip(parts, changed, strict=False))
+    return sum(itertools.takewhile(bool, same))
+
+
+def judge(variant: Variant, start: int, namespace: dict[str, Any]) -> tuple[str, str]:
+    """Run the changed cell from its first changed statement on and say what came of it."""
     from vaetut import VerificationError
 
     try:
-        run_cell(variant.source, namespace, "<wrong version>")
+        run_cell(variant.source, namespace, "<wrong version>", start)
     except VerificationError as error:
         mine = str(error).startswith(f"{variant.label}:")
         return ("rejected" if mine else "another label's check raised"), str(error)
@@ -254,6 +341,14 @@ def outcomes_of(chapter: Path, versions: Path) -> list[Outcome]:
     if done.returncode:
         raise RuntimeError(f"{chapter.name}: {done.stderr.strip()}")
     return [Outcome(*entry) for entry in json.loads(done.stdout)]
+
+
+def not_rejected(chapter: Path) -> list[Outcome]:
+    """The wrong versions of a chapter that are not rejected, for whatever reason."""
+    path = versions_file(chapter)
+    outcomes = outcomes_of(chapter, path)
+    assert len(outcomes) == sum(map(len, read_versions(path).values()))
+    return [outcome for outcome in outcomes if outcome.status != "rejected"]
 
 
 def find_chapters(names: list[str]) -> list[Path]:

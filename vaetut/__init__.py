@@ -143,7 +143,7 @@ _LAZY = {
     "plots": "vaetut.teaching.plots",
 }
 
-if not TYPE_CHECKING:  # a type checker must go on reporting names that do not exist
+if not TYPE_CHECKING:  # a type checker must still report names that do not exist
 
     def __getattr__(name: str) -> Any:
         """Import what is in ``_LAZY`` when it is first asked for (PEP 562)."""

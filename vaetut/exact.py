@@ -18,7 +18,8 @@ from torch.distributions import (
 )
 
 from vaetut._support.validate import any_true, finite, float_tensor, positive_int
-from vaetut.information import as_multivariate_normal, is_exactly, kl_divergence, outcomes_of
+from vaetut.distributions.outcomes import is_exactly, outcomes_of
+from vaetut.information import as_multivariate_normal, kl_divergence
 
 
 class LatentVariableModel(Protocol):

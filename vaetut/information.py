@@ -5,7 +5,7 @@ Chapter 3, *Entropy, cross entropy, KL*. All values are in nats and have the bat
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeGuard, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,15 +26,13 @@ from torch.distributions import (
 from torch.distributions import kl_divergence as torch_kl_divergence
 from torch.distributions.kl import _KL_REGISTRY, _Match
 from torch.distributions.utils import _sum_rightmost as sum_rightmost
-from torch.nn.functional import logsigmoid
 
-from vaetut._support.validate import any_true, has_no_values, positive_int
+from vaetut._support.validate import any_true, distribution, has_no_values, name_of, positive_int
 from vaetut.distributions import Erlang
 from vaetut.distributions.closed_forms import divergence_of, entropy_of
 from vaetut.distributions.copies import tensors_of
+from vaetut.distributions.outcomes import Outcomes, is_exactly, of_two, outcomes_of
 from vaetut.distributions.support import support_moves
-
-D = TypeVar("D", bound=Distribution)
 
 
 class Estimate(NamedTuple):
@@ -71,7 +69,7 @@ def entropy(q: Distribution) -> Tensor:
         >>> entropy(Normal(torch.tensor(0.0), torch.tensor(1.0)))
         tensor(1.4189)
     """
-    _check_distribution(q, "q")
+    distribution(q, "q")
     owner = next(c for c in type(q).__mro__ if "entropy" in vars(c))
     _check_own_density(q, owner, "entropy", "monte_carlo_entropy(q, num_samples)")
     if is_exactly(q, Independent):
@@ -85,7 +83,7 @@ def entropy(q: Distribution) -> Tensor:
         return entropy_of(q)
     except NotImplementedError:
         raise NotImplementedError(
-            f"no closed form for the entropy of {_name(q)}; estimate it with monte_carlo_entropy(q, num_samples)"
+            f"no closed form for the entropy of {name_of(q)}; estimate it with monte_carlo_entropy(q, num_samples)"
         ) from None
 
 
@@ -135,7 +133,7 @@ def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
         return divergence_of(q, p, torch_kl_divergence)
     except NotImplementedError:
         raise NotImplementedError(
-            f"no closed form for the KL divergence of {_name(q)} from {_name(p)}; "
+            f"no closed form for the KL divergence from {name_of(q)} to {name_of(p)}; "
             "estimate it with monte_carlo_kl(q, p, num_samples), which gives its standard error too"
         ) from None
 
@@ -174,7 +172,7 @@ def cross_entropy(q: Distribution, p: Distribution) -> Tensor:
         return entropy(q) + kl_divergence(q, p)
     except NotImplementedError:
         raise NotImplementedError(
-            f"no closed form for the cross entropy of {_name(q)} and {_name(p)}; "
+            f"no closed form for the cross entropy of {name_of(q)} and {name_of(p)}; "
             "estimate it with monte_carlo_cross_entropy(q, p, num_samples)"
         ) from None
 
@@ -215,7 +213,7 @@ def _monte_carlo(
     f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int, *, per_datapoint: bool = False
 ) -> Estimate:
     """`monte_carlo`; with ``per_datapoint`` each value depends only on the draw at its own place in q's batch."""
-    _check_distribution(q, "q")
+    distribution(q, "q")
     positive_int(num_samples, "num_samples")
     z = q.rsample((num_samples,)) if q.has_rsample else q.sample((num_samples,))
     values = f(z)
@@ -325,8 +323,8 @@ def monte_carlo_kl(q: Distribution, p: Distribution, num_samples: int) -> Estima
     with $z^{(l)} \sim q$ (``eq-kl-monte-carlo``).
 
     A single estimate can be negative, although the divergence cannot. Works for any pair with ``log_prob``,
-    also for mixtures, which have no closed form. The shape is that of the
-    broadcast batch shapes, in nats; arguments, errors and the gradient are as in `monte_carlo`.
+    also for mixtures, which have no closed form. The shape is that of the broadcast batch shapes, in nats.
+    Arguments, errors and the gradient are as in `monte_carlo`.
 
     Example:
         >>> from torch.distributions import Normal
@@ -374,7 +372,7 @@ def _kl_by_definition(q: Distribution, p: Distribution) -> Tensor | None:
         counts, others = q.total_count, p.total_count
         if any_true(counts != others):
             return None  # torch knows when it is infinite
-        return counts * _outcomes(_of_two(q), _of_two(p), relative=True)
+        return counts * _outcomes(of_two(q), of_two(p), relative=True)
     pair = _both(q, p)
     return None if pair is None else _outcomes(*pair, relative=True)
 
@@ -407,29 +405,6 @@ def _cross_entropy_by_definition(q: Distribution, p: Distribution) -> Tensor | N
     return None
 
 
-class Outcomes(NamedTuple):
-    """The probabilities of a finite number of outcomes ``[..., K]``, and their logs, −inf only for exactly 0."""
-
-    probs: Tensor
-    log_probs: Tensor
-
-
-def outcomes_of(q: Distribution) -> Outcomes | None:
-    """The outcomes of a Bernoulli (0, then 1), Categorical or OneHotCategorical; None for the others."""
-    if is_exactly(q, Bernoulli):
-        return _of_two(q)
-    if is_exactly(q, Categorical):
-        return _of_many(q)
-    if is_exactly(q, OneHotCategorical):
-        return _of_many(q._categorical)
-    return None
-
-
-def is_exactly(q: Distribution, kind: type[D]) -> TypeGuard[D]:
-    """Whether q has the density of ``kind``: a subclass with a log_prob of its own is another distribution."""
-    return isinstance(q, kind) and type(q).log_prob is kind.log_prob
-
-
 def _both(q: Distribution, p: Distribution) -> tuple[Outcomes, Outcomes] | None:
     for kind in (Bernoulli, Categorical, OneHotCategorical):
         if is_exactly(q, kind) and is_exactly(p, kind):
@@ -442,38 +417,6 @@ def _both(q: Distribution, p: Distribution) -> tuple[Outcomes, Outcomes] | None:
                 )
             return first, second
     return None
-
-
-def _of_two(q: Bernoulli | Binomial | Geometric) -> Outcomes:
-    probs = torch.stack([1 - q.probs, q.probs], -1)
-    rest = torch.where(q.probs < 1, q.probs.neg(), 0.0).log1p()
-    logs = torch.stack([torch.where(q.probs < 1, rest, -torch.inf), _log(q.probs)], -1)
-    if "logits" not in q.__dict__:
-        return Outcomes(probs, logs)
-    logits = torch.stack([-q.logits, q.logits], -1)
-    again = q.logits.sigmoid()
-    given = _given(probs, torch.stack([1 - again, again], -1))
-    return Outcomes(torch.where(given, probs, logits.sigmoid()), torch.where(given, logs, logsigmoid(logits)))
-
-
-def _of_many(q: Categorical) -> Outcomes:
-    if "logits" not in q.__dict__:
-        return Outcomes(q.probs, _log(q.probs))
-    given = _given(q.probs, q.logits.softmax(-1))
-    return Outcomes(q.probs, torch.where(given, _log(q.probs), q.logits))
-
-
-def _given(probs: Tensor, again: Tensor) -> Tensor:
-    """Where the probability is what the user gave, and torch computed the logits, which it clamps near -16 in float32.
-
-    A distribution does not record which of the two was given; ``again`` is the probability computed from the logits.
-    """
-    return (probs - again).abs() > 1e-3 * probs
-
-
-def _log(p: Tensor) -> Tensor:
-    """log p, with a gradient of 0 where p is 0."""
-    return torch.where(p > 0, torch.where(p > 0, p, 1.0).log(), -torch.inf)
 
 
 def _outcomes(q: Outcomes, p: Outcomes, relative: bool = False) -> Tensor:
@@ -489,8 +432,8 @@ def _outcomes(q: Outcomes, p: Outcomes, relative: bool = False) -> Tensor:
 
 def _cross_entropy_of_geometrics(q: Geometric, p: Geometric) -> Tensor:
     """-log p(success) - E[failures] log p(failure); the product in logs, since the mean may overflow."""
-    failures, wins = _of_two(q).log_probs.unbind(-1)
-    fail, win = _of_two(p).log_probs.unbind(-1)
+    failures, wins = of_two(q).log_probs.unbind(-1)
+    fail, win = of_two(p).log_probs.unbind(-1)
     never = failures == -torch.inf  # the first trial of q always succeeds
     # log(-log p(failure)), which is log p(success) where that is tiny
     tiny = win < math.log(torch.finfo(win.dtype).eps)
@@ -519,11 +462,6 @@ def _kl_diagonal_and_full_gaussian(q: Distribution, p: Distribution) -> Tensor:
     return torch_kl_divergence(full_q, full_p)
 
 
-def _check_distribution(q: object, name: str) -> None:
-    if not isinstance(q, Distribution):
-        raise TypeError(f"{name} must be a torch.distributions.Distribution, got {type(q).__name__}")
-
-
 # Classes that compute the same density as their base in another way, and classes whose formulas hold for any density.
 SAME_DENSITY = (Erlang,)
 GENERAL = (Distribution, ExponentialFamily, Independent, TransformedDistribution)
@@ -541,8 +479,8 @@ def _check_own_density(q: Distribution, owner: type[Distribution], what: str, in
 
 
 def _check_pair(q: Distribution, p: Distribution) -> None:
-    _check_distribution(q, "q")
-    _check_distribution(p, "p")
+    distribution(q, "q")
+    distribution(p, "p")
     if q.event_shape != p.event_shape:
         raise ValueError(
             f"q and p must have the same event_shape, got {tuple(q.event_shape)} and {tuple(p.event_shape)}"
@@ -555,9 +493,3 @@ def _check_pair(q: Distribution, p: Distribution) -> None:
         raise ValueError(
             f"the batch shapes of q and p must broadcast, got {tuple(q.batch_shape)} and {tuple(p.batch_shape)}"
         ) from None
-
-
-def _name(q: Distribution) -> str:
-    """``Normal``, or ``Independent(Normal)``: enough to say which closed form is missing."""
-    base = getattr(q, "base_dist", None)
-    return type(q).__name__ if base is None else f"{type(q).__name__}({_name(base)})"

@@ -15,7 +15,7 @@ from vaetut._support.validate import one_of, positive_int
 from vaetut.distributions.gray_bernoulli import GrayBernoulli, is_bernoulli
 from vaetut.exact import LatentVariableModel
 
-__all__ = ["VAE", "AutoEncoder", "GrayBernoulli", "is_bernoulli"]
+__all__ = ["VAE", "AutoEncoder", "GrayBernoulli", "grid_of_codes", "is_bernoulli"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
 
@@ -187,6 +187,25 @@ class VAE(nn.Module):
                 f"{name} must have shape [..., {width}] for this model, got {tuple(value.shape)}"
             )
         return value
+
+
+def grid_of_codes(steps: int, like: Tensor) -> Tensor:
+    r"""A square of codes, ``[steps, steps, 2]``, each of which stands for the same probability under N(0, I).
+
+    The codes are $z = \Phi^{-1}(u)$ for u on a regular grid inside the unit square (``eq-exp-manifold``), the
+    inverse CDF of each latent variable's prior: the middle of the plane, where most codes lie, fills most of the grid.
+
+    Args:
+        steps: codes along each side; the first coordinate grows with the row, the second with the column.
+        like: a tensor whose dtype and device the codes take.
+
+    Example:
+        >>> grid_of_codes(2, torch.zeros(()))[:, 0]
+        tensor([[-0.6745, -0.6745],
+                [ 0.6745, -0.6745]])
+    """
+    u = (torch.arange(positive_int(steps, "steps"), dtype=like.dtype, device=like.device) + 0.5) / steps
+    return torch.cartesian_prod(*[torch.special.ndtri(u)] * 2).reshape(steps, steps, 2)
 
 
 def _widths(hidden_dim: int | Sequence[int]) -> tuple[int | tuple[int, ...], tuple[int, ...]]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
 from vaetut._support.validate import positive_int
-from vaetut.information import as_multivariate_normal, outcomes_of
+from vaetut.distributions.outcomes import outcomes_of
+from vaetut.information import as_multivariate_normal
 
 MAX_POINTS = 1000  # of a Gauss-Hermite rule in one dimension; computing its nodes takes about a second
 PART = 1 << 22  # size of the input of one call of f: 32 MB in float64

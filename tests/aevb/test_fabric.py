@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from vaetut.aevb.checkpoint import read
 from vaetut.bounds import sgvb_b
 from vaetut.models import VAE
 
-pytest.importorskip("lightning_fabric")
+# found and not imported: it takes a second, also where all of these tests are deselected
+pytestmark = pytest.mark.skipif(find_spec("lightning_fabric") is None, reason="Fabric is not installed")
 
 SETTINGS = {
     # (datapoints, arguments of train): the last minibatch has 21 datapoints, then 1, so that one process has none

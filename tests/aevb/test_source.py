@@ -346,14 +346,14 @@ def broken(self):
             "prior",
             lambda self: 3,
             TypeError,
-            r"model\.prior must be a torch\.distributions\.Distribution, got a .*@property",
+            r"model\.prior must be a torch\.distributions\.Distribution, p\(z\); .*@property",
         ),
         ("prior", property(broken), AttributeError, "nothing_of_this_name"),
         (
             "likelihood",
             lambda self, z: self.decoder(z),
             TypeError,
-            r"likelihood\(z\) must return a torch.*got a Tensor",
+            r"likelihood\(z\) must return .*torch.*got Tensor",
         ),
         (
             "likelihood",

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from fontTools.ttLib import TTFont
 
 import light_pages
 import numbering
 import typeset
 
+SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 HEAD = '<div class="math"><span class="eqno">({})<a class="headerlink" href="#equation-{}">#</a></span>\\[a\\]</div>'
 
 
@@ -22,7 +24,7 @@ def site(tmp_path):
     )
     (tmp_path / "book" / "02-bound.html").write_text(chapter)
     reference = (
-        '<code class="docutils literal notranslate"><span class="pre">eq-a</span></code>'
+        '<code class="docutils literal notranslate"><span class="pre vaetut-together">eq-a</span></code>'
         '<code class="docutils literal notranslate"><span class="pre">eq-none</span></code>'
     )
     (tmp_path / "book" / "api.html").write_text(reference)
@@ -72,12 +74,20 @@ EXPLORERS = 150  # what all those of a page add when a reader comes near
 
 
 @pytest.mark.browser
+def test_the_fonts_of_formulas_have_every_character():
+    css = (SITE / typeset.STYLE).read_text(encoding="utf-8")
+    fonts = [TTFont(path) for path in (SITE / typeset.FONTS).glob("*.woff2")]
+    kept = {code for font in fonts for code in font.getBestCmap() or ()}
+    assert len(typeset.characters(css)) > 100
+    assert typeset.characters(css) <= kept
+
+
+@pytest.mark.browser
 def test_pages_are_light():
-    site = Path(__file__).resolve().parents[2] / "_build" / "html"
-    pages = [path for path in (site / "book").glob("*.html") if path.name != "404.html"]
+    pages = [path for path in (SITE / "book").glob("*.html") if path.name != "404.html"]
     assert pages, "build the book first: make book"
     for page in pages:
-        weight = sum(light_pages.weight(site, page).values())
+        weight = sum(light_pages.weight(SITE, page).values())
         assert weight <= 1000 * LIMITS.get(page.stem, LIMITS["chapter"]), page.name
-        assert light_pages.later(site, page) <= 1000 * EXPLORERS, page.name
+        assert light_pages.later(SITE, page) <= 1000 * EXPLORERS, page.name
         assert "data:image" not in page.read_text(encoding="utf-8"), f"{page.name} holds a picture"

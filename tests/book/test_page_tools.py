@@ -13,6 +13,7 @@ import first_page
 import light_pages
 import page_heads
 import print_book
+import styles
 import typeset
 
 
@@ -165,3 +166,79 @@ def test_printed_pages_are_put_together_with_links_and_outline():
     assert annotation.get_object()["/Dest"][0] == made.pages[3].indirect_reference
     chapter_item, below = made.outline
     assert chapter_item.title == "A & B" and [item.title for item in below] == ["below"]
+
+
+def test_a_font_keeps_each_character_that_the_style_sheet_has():
+    """Also where the next one begins like a digit of the first's code."""
+    css = 'a::before {content: "\\2212"} b::before {content: "c"} d::before {content: "\\3C8 d\\""} e {content: ""}'
+    assert typeset.characters(css) == {0x2212, ord("c"), 0x3C8, ord("d"), ord('"')}
+
+
+# One style sheet
+
+
+def test_a_rule_is_kept_if_an_element_may_match():
+    css = (
+        '@charset "utf-8"; .a, .b > p {color: red} .b:not(.c, .d) {top: 0} #e.a::after {content: "}"}'
+        "@media print {.b {top: 0} .a {top: 1px}} @media print {.b {top: 0}}"
+        "@font-face {src: url(data:a;b)} .a:is(.x, .y) {top: 0} .a[data-b='.c'] {top: 0}"
+        ".a:not(.b) {left: 0} .sm\\:b {top: 0} p {top: 2px}"
+    )
+    kept = styles.needed(css, {"a", "sm:b"})
+    assert kept.split("\n") == [
+        '@charset "utf-8";',
+        ".a{color: red}",
+        "@media print{.a{top: 1px}}",
+        "@font-face{src: url(data:a;b)}",
+        ".a:is(.x, .y){top: 0}",
+        ".a[data-b='.c']{top: 0}",
+        ".a:not(.b){left: 0}",
+        ".sm\\:b{top: 0}",
+        "p{top: 2px}",
+    ]
+
+
+def test_pages_share_a_sheet_and_wait_for_no_script(tmp_path):
+    for folder in ("_static/styles", "book"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "_static/base.css").write_text("/* .a{} */ .a{background: url('a.png')}")
+    (tmp_path / "_static/styles/theme.css").write_text('@import "../base.css"; .b{} .c{src: url(../f.woff2)}')
+    (tmp_path / "_static/late.js").write_text('e.classList.add("c")')
+    page = (
+        '<link rel="preload" as="script" href="_static/late.js"><link href="_static/styles/theme.css" rel="stylesheet">'
+        '<link rel="stylesheet" href="_static/base.css?v=1"><link rel="icon" href="a.svg">'
+        '<script>let a;</script><script src="_static/late.js"></script><script src="searchindex.js"></script>'
+        '<p class="a">'
+    )
+    for name in ("search.html", "404.html"):
+        (tmp_path / name).write_text(page)
+    (tmp_path / "book/a.html").write_text(page.replace("_static", "../_static"))
+    styles.bundle(tmp_path)
+    sheet = (tmp_path / styles.ONE).read_text()
+    assert (
+        '.a{background: url("a.png")}' in sheet and '.c{src: url("f.woff2")}' in sheet and ".b" not in sheet
+    )
+    made = {path.name: path.read_text() for path in tmp_path.rglob("*.html")}
+    assert 'href="../_static/pages.css?v=' in made["a.html"] and 'href="/vaetut/_static/' in made["404.html"]
+    for name, text in made.items():
+        assert text.count("stylesheet") == 1 and "preload" not in text and 'rel="icon"' in text
+        assert '<script>let a;</script><script defer src="' in text
+        assert ("searchindex" in text) == (name == "search.html")
+
+
+def test_what_a_check_prints_ends_between_its_parts():
+    made = access.accessible(
+        "<pre><span></span>✓ (2.1) eq-a    left 1, …    right 1, …\n✓ eq-b    all 2 equal to 1e-9\nthe end\n</pre>"
+        "<pre>name   bound\n</pre><pre>plain text\n</pre>"
+    )
+    together = '<span class="vaetut-together">'
+    line = f"{together}✓ eq-b</span>    {together}all 2 equal to 1e-9</span>"
+    assert f'<span class="vaetut-verdict">{line}\n</span>the end\n</pre>' in made
+    assert made.count("vaetut-verdict") == 2
+    assert '<pre class="vaetut-columns">name   bound' in made and "<pre>plain" in made
+
+
+def test_short_code_is_not_divided():
+    short, long = "-bound.mean()", "vaetut.experiments.full_vb.run"
+    made = access.accessible(f'<span class="pre">{short}</span><span class="pre">{long}</span>')
+    assert f'<span class="pre vaetut-together">{short}<' in made and f'<span class="pre">{long}<' in made

@@ -1,6 +1,7 @@
 """Every built page on a desk, a tablet and two telephones: nothing is cut, and everyone can read it."""
 
 import re
+from functools import partial
 
 import pytest
 from axe_playwright_python import sync_playwright as axe
@@ -70,11 +71,30 @@ def violations(visit, options, scheme="light"):
     return [f"{one['id']}, {len(one['nodes'])} times: {one['nodes'][0]['html'][:300]}" for one in found]
 
 
-def test_nothing_is_wider_than_the_screen_and_no_formula_is_cut(visit):
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_nothing_is_wider_than_the_screen_and_no_formula_is_cut(visit, scheme):
+    visit.page.emulate_media(color_scheme=scheme)
     for width in WIDTHS:
         assert not wider_than_the_screen(at(visit, width)), width
         if width >= 390:
             assert cut_formulas(visit) == [], width
+
+
+def test_no_title_of_the_contents_touches_the_border(visit):
+    """Neither on a desk nor on a tablet, where the contents stand beside the page."""
+    for width in (1440, 1024):
+        border = "e.closest('.bd-sidebar-primary').getBoundingClientRect().right"
+        text = "(r => (r.selectNodeContents(e), r.getBoundingClientRect().right))(document.createRange())"
+        assert seen(at(visit, width), ".bd-links :is(.caption, a)", f"{text} > {border} - 6") == []
+
+
+def test_pictures_follow_the_scheme(visit):
+    """In the dark no picture lies on white paper: figures, and the cards on the first page."""
+    at(visit, 1440).page.emulate_media(color_scheme="dark")
+    visit.page.wait_for_function("[undefined, 'dark'].includes(document.documentElement.dataset.theme)")
+    white = "getComputedStyle(e).backgroundColor === 'rgb(255, 255, 255)'"
+    assert seen(visit, "article img", white) == []
+    visit.page.emulate_media(color_scheme="light")
 
 
 def test_what_scrolls_shows_it(visit):
@@ -93,10 +113,12 @@ def test_everyone_can_read_it(visit):
     at(visit, 1440)
     assert violations(visit, NAMED) == []
     assert violations(visit, COLORS, "dark") == []
+    assert violations(at(visit, 390), COLORS, "dark") == []
     visit.page.emulate_media(color_scheme="light")
 
 
 def test_folds_have_names_and_formulas_are_no_tab_stops(visit):
+    at(visit, 1440)  # where the contents are seen, too
     assert visit.count(("summary", "e.hasAttribute('aria-label') || !e.innerText.trim()")) == []
     assert visit.count(("mjx-container, mjx-container *", "e.tabIndex >= 0")) == []
 
@@ -125,7 +147,8 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
     """What the tests above look for, they find."""
     monkeypatch.setattr("test_site.SITE", tmp_path)
     (tmp_path / "page.html").write_text(
-        "<html><main><article><img style='width: 2000px; margin-top: 950px' src=data:,>"
+        "<html><div class=bd-sidebar-primary style='width: 40px'><p class=bd-links><a>Reparameterization</a></p></div>"
+        "<main><article><img style='width: 2000px; margin-top: 950px; background: white' src=data:,>"
         "<mjx-container display=true style='display: block; width: 100px; overflow: auto'>"
         "<p tabindex=0 style='width: 900px'>a</p></mjx-container><table class='vaetut-rows'><td>a</table>"
         "<details><summary aria-label='Toggle'>Check</summary><p>a</p></details><h2 style='margin-top: 900px'>a</h2>"
@@ -134,7 +157,9 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
     wrong = Visit(browser, "page.html", "light")
     wrong.name = CHAPTERS[0]
     for test in (
-        test_nothing_is_wider_than_the_screen_and_no_formula_is_cut,
+        partial(test_nothing_is_wider_than_the_screen_and_no_formula_is_cut, scheme="dark"),
+        test_no_title_of_the_contents_touches_the_border,
+        test_pictures_follow_the_scheme,
         test_what_scrolls_shows_it,
         test_a_table_with_long_cells_is_a_list_on_a_phone,
         test_everyone_can_read_it,

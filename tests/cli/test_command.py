@@ -23,7 +23,7 @@ from vaetut import (
 from vaetut._support import files
 from vaetut.cli import evaluate as evaluation
 from vaetut.cli import main, run_folder
-from vaetut.cli import train as cli_train
+from vaetut.cli.arguments import new_settings
 from vaetut.cli.options import RECIPES, Settings
 from vaetut.cli.schedule import Schedule
 from vaetut.exact import LinearGaussian
@@ -176,7 +176,7 @@ def test_starts_from_a_trained_model(folder, tmp_path):
 def test_recipes_name_options():
     for recipe in RECIPES.values():
         assert set(recipe) <= set(Settings.__dataclass_fields__)
-    settings = cli_train._settings({"epochs": 3}, "best")
+    settings = new_settings({"epochs": 3}, "best")
     assert (settings.hidden_dim, settings.epochs, settings.dataset) == ((200, 200), 3, "mnist")
 
 

@@ -20,8 +20,8 @@ from PIL import Image
 
 import vaetut
 from vaetut import VAE
-from vaetut.cli import main, run_folder
-from vaetut.cli import train as cli_train
+from vaetut.cli import lock, main, run_folder
+from vaetut.cli.arguments import new_settings
 from vaetut.data import own
 
 QUICK = ["--device", "cpu", "--hidden-dim", "3", "--epochs", "1"]
@@ -189,7 +189,7 @@ def test_a_full_disk_under_the_lock(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    with run_folder.locked(tmp_path):
+    with lock.locked(tmp_path):
         assert (tmp_path / ".lock").exists()
     assert not list(tmp_path.iterdir())
 
@@ -225,7 +225,7 @@ def test_a_home_is_expanded_once(data, tmp_path, monkeypatch):
 def test_two_runs_in_one_folder(data, tmp_path, capsys):
     out = tmp_path / "run"
     out.mkdir()
-    with run_folder.locked(out):
+    with lock.locked(out):
         assert run("train", "--dataset", data, "--out", out, *QUICK) == 1
         error = capsys.readouterr().err
         assert "is in use: process" in error and f"process {os.getpid()} on " in error
@@ -241,12 +241,12 @@ def test_a_lock_is_held_by_one(tmp_path):
         nonlocal inside, most
         for _ in range(100):
             try:
-                with run_folder.locked(tmp_path):
+                with lock.locked(tmp_path):
                     inside += 1
                     most = max(most, inside)
                     time.sleep(0)
                     inside -= 1
-            except run_folder.InUse:
+            except lock.InUse:
                 pass
             except BaseException as error:
                 errors.append(error)
@@ -426,7 +426,7 @@ def test_each_option_stands_once():
     from vaetut.cli.options import Settings, from_plain
 
     assert from_plain(json.loads(json.dumps(Settings().plain()))) == Settings()
-    assert cli_train._settings({}, None) == Settings()
+    assert new_settings({}, None) == Settings()
 
 
 # --- Ctrl-C during the imports

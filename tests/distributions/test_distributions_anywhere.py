@@ -15,7 +15,7 @@ from distribution_cases import (
     scalar_kind,
 )
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributions import Uniform
+from torch.distributions import Normal, Uniform
 from torch_kernels import has_meta_gamma, needs_meta_kernels
 
 from vaetut.distributions import (
@@ -112,6 +112,16 @@ def test_divergences_on_another_device():
             value = torch.distributions.kl_divergence(p, other(low, high, validate_args=False))
             assert value.device.type == "cuda"
             assert value.shape == BATCH
+
+
+def test_no_tensor_of_a_truncated_or_elliptical_is_on_the_default_device():
+    """Values on the meta device could not be read."""
+    loc, scale, matrix = torch.zeros((), dtype=F64), torch.ones((), dtype=F64), torch.eye(2, dtype=F64)
+    with torch.device("meta"):
+        q = Truncated(Normal(loc, scale), 0.0, 1.0)
+        assert q.rsample((3,)).device.type == q.mean.device.type == "cpu"
+        with pytest.raises(ValueError, match="radial must be a continuous distribution on positive numbers"):
+            Elliptical(Normal(loc, scale), matrix[0], matrix)
 
 
 @every_kind

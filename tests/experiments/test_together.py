@@ -10,7 +10,7 @@ from torch import Tensor
 from vaetut import VAE, load
 from vaetut.experiments import figure2, new_model
 from vaetut.experiments.__main__ import main
-from vaetut.experiments.together import Batched
+from vaetut.experiments.batched import Batched
 from vaetut.experiments.trainer import fixed_binarization
 
 DIGITS = load("digits")

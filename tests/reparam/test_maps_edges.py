@@ -426,9 +426,9 @@ def test_every_base_of_a_truncated_has_its_slopes():
             cdf = case.scipy(*(case.params | dict(zip(names, values, strict=True))).values()).cdf
             return (cdf(at) - cdf(0.45)) / (cdf(0.95) - cdf(0.45))
 
-        start = [float(value) for value in values]
+        start = [value.item() for value in values]
         assert level(start) == pytest.approx(0.3, rel=1e-9)
-        density = float(q.log_prob(z).exp())
+        density = q.log_prob(z).exp().item()
         for k, slope in enumerate(torch.autograd.grad(z, values)):
             h = 1e-4
             moved = [[x + step * h * (i == k) for i, x in enumerate(start)] for step in (-2, -1, 1, 2)]

@@ -8,6 +8,7 @@ import platform
 import re
 import secrets
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,16 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} must hold a JSON object, got {type(content).__name__}. It was left as it is"
         )
     return content
+
+
+def packaged_json(package: str, name: str) -> Any:
+    """The content of a JSON file that comes with ``package``.
+
+    Example:
+        >>> "eq-elbo" in packaged_json("vaetut.teaching", "equations.json")
+        True
+    """
+    return json.loads(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
 
 
 def versions() -> dict[str, str]:

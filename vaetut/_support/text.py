@@ -1,8 +1,10 @@
 """Text for any console: characters that a stream cannot encode are replaced by ASCII, and a stream may be missing."""
 
+import contextlib
+import sys
 from typing import Any
 
-_STAND_INS = str.maketrans(
+_REPLACEMENTS = str.maketrans(
     {
         "✓": "ok",
         "±": "+-",
@@ -49,10 +51,17 @@ def printable(text: str, stream: Any) -> str:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return text.translate(_STAND_INS).encode(encoding, "backslashreplace").decode(encoding)
+        return text.translate(_REPLACEMENTS).encode(encoding, "backslashreplace").decode(encoding)
     except LookupError:
         return text
     return text
+
+
+def log(line: str) -> None:
+    """Print a line to the standard error; one that cannot be written does not stop the program."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(printable(line, sys.stderr), file=sys.stderr, flush=True)
 
 
 def is_terminal(stream: Any) -> bool:

@@ -185,11 +185,11 @@ def require_equal(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> Non
     """Refuse a file of another run."""
     different = [name for name in {**now, **saved} if saved.get(name) != now.get(name)]
     if different:
-        told = "; ".join(format_difference(name, saved.get(name), now.get(name)) for name in different[:5])
+        parts = "; ".join(format_difference(name, saved.get(name), now.get(name)) for name in different[:5])
         more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
         raise _refused(
             path,
-            f"is of another run: {told}{more}. Resume with the same arguments, or use another path",
+            f"is of another run: {parts}{more}. Resume with the same arguments, or use another path",
         )
 
 

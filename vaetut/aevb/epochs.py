@@ -15,7 +15,7 @@ from vaetut.aevb.arguments import Arguments
 from vaetut.aevb.history import History
 from vaetut.aevb.optimizers import is_plateau
 from vaetut.aevb.run import Run
-from vaetut.aevb.step import evaluate, evaluating, mean_bound
+from vaetut.aevb.step import epoch_mean, evaluate, evaluating
 
 
 def start(run: Run) -> History:
@@ -32,7 +32,7 @@ def validation_bound(run: Run, epoch: int, rate: float) -> float:
     """The bound of the validation data, with the same noise in each epoch, separate from the noise of training."""
     with evaluating(run.model), rng.seeded(run.seed, run.communicator.device):
         bounds = evaluate(run.objective, run.validation, run.batch_size, run.communicator)
-    return mean_bound(bounds, run.validation_number, "validation", epoch, rate, run.communicator)
+    return epoch_mean(bounds, run.validation_number, "validation", epoch, rate, run.communicator)
 
 
 def finish_epoch(run: Run, epoch: int, history: History) -> None:
@@ -55,9 +55,8 @@ def is_stopped(run: Run, history: History) -> bool:
 @contextmanager
 def progress_bar(run: Run, history: History) -> Iterator[Callable[[History], Any]]:
     """A progress bar on a terminal, and the function that updates it after an epoch."""
-    visible = (
-        run.progress and run.communicator.rank == 0 and sys.stderr is not None
-    )  # which it is under pythonw
+    # the standard error is None under pythonw
+    visible = run.progress and run.communicator.rank == 0 and sys.stderr is not None
     with tqdm(total=run.epochs, unit="epoch", disable=None if visible else True) as bar:
 
         def show(history: History) -> None:

@@ -1,13 +1,13 @@
 """What `vaetut.train` asks of a model and of a bound, tried before anything is trained (chapter 11)."""
 
 import copy
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from vaetut._support.model_parts import likelihood_at, likelihood_of, part_of, prior_of
 from vaetut._support.text import is_out_of_memory
 from vaetut.aevb import rng
 from vaetut.aevb.arguments import Arguments
@@ -20,35 +20,16 @@ def check_model(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module such as vaetut.VAE, got {type(model).__name__}")
     for name in ("encode", "prior", "likelihood"):
-        found = inspect.getattr_static(model, name, None)
-        if isinstance(found, property) and found.fget is not None:
-            found.fget(
-                model
-            )  # called directly: nn.Module would replace an AttributeError inside of it by another one
-        elif not hasattr(model, name):
-            raise TypeError(
-                f"model must have .encode(x), .prior and .likelihood(z); {type(model).__name__} has no .{name}"
-            )
+        part_of(model, name, ".encode(x), .prior and .likelihood(z)")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"model must have parameters to train; {type(model).__name__} has none")
 
 
 def try_model(model: Any) -> Distribution:
     """Check the prior and the likelihood of a draw from it; return the likelihood."""
-    prior = model.prior
-    if not isinstance(prior, Distribution):
-        hint = "; with @property in front of it, model.prior is what it returns" if callable(prior) else ""
-        raise TypeError(
-            f"model.prior must be a torch.distributions.Distribution, got a {type(prior).__name__}{hint}"
-        )
+    prior, likelihood = prior_of(model), likelihood_of(model)
     with torch.no_grad():
-        likelihood = model.likelihood(prior.sample((1,)))
-    if not isinstance(likelihood, Distribution):
-        raise TypeError(
-            "model.likelihood(z) must return a torch.distributions.Distribution, such as "
-            f"Independent(Bernoulli(logits=decoder(z)), 1), got a {type(likelihood).__name__}"
-        )
-    return likelihood
+        return likelihood_at(likelihood, prior.sample(torch.Size((1,))))
 
 
 def check_width(likelihood: Distribution, x: Tensor) -> None:
@@ -60,16 +41,10 @@ def check_width(likelihood: Distribution, x: Tensor) -> None:
         )
 
 
-def base_of(likelihood: Distribution, kind: type[Distribution]) -> Any:
-    """What a likelihood is made of if that is of this kind, else None."""
-    base = likelihood.base_dist if isinstance(likelihood, Independent) else None
-    return base if isinstance(base, kind) else None
-
-
 def has_free_variances(likelihood: Distribution) -> bool:
     """Whether a Gaussian likelihood has a separate variance for each column."""
-    normal = base_of(likelihood, Normal)
-    return normal is not None and bool(normal.scale.amin() < normal.scale.amax())
+    normal = likelihood.base_dist if isinstance(likelihood, Independent) else None
+    return isinstance(normal, Normal) and bool(normal.scale.amin() < normal.scale.amax())
 
 
 def try_bound(objective: Objective, x: Tensor, name: str) -> None:

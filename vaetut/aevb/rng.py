@@ -1,4 +1,4 @@
-"""torch's random numbers during training: they start from a seed, and at the end the previous state is restored.
+"""torch's random numbers in a run: they start from a seed, and at the end the previous state is restored.
 
 The draws of `torch.distributions` always come from torch's global generators, so two runs in threads of one process
 would take each other's numbers. `one_run_at_a_time` makes the second wait for the first.
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
+
 _lock = threading.RLock()  # reentrant: a bound may itself train another model
 
 
@@ -22,7 +24,7 @@ def one_run_at_a_time() -> Iterator[None]:
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
     """torch's random numbers on the CPU and on ``device`` start from ``seed``; their state is restored at the end."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
@@ -34,7 +36,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def unchanged(device: torch.device) -> Iterator[None]:
+def unchanged(device: torch.device = CPU) -> Iterator[None]:
     """Restore the random state at the end, so that draws inside of the block have no effect on later ones."""
     states = random_state(device)
     try:

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributions import Bernoulli
 
 from vaetut.aevb import checkpoint as checkpoints
 from vaetut.aevb import rng
 from vaetut.aevb.arguments import Arguments
+from vaetut.aevb.devices import usable_device
 from vaetut.aevb.model_checks import (
-    base_of,
     check_model,
     check_single,
     check_width,
@@ -27,6 +26,7 @@ from vaetut.aevb.source import Loader, Resident, Source, open_source, warn_of_co
 from vaetut.aevb.step import BestEpoch, Communicator, Objective, evaluating, pixels, set_modes, training_modes
 from vaetut.aevb.untracked import Watch, hooks, samplers
 from vaetut.data import ImageData
+from vaetut.models import is_bernoulli
 
 _DEFAULT_BATCH = 100
 
@@ -93,15 +93,15 @@ def _resolve(
     modes = training_modes(model)
     with rng.seeded(given.seed, device), evaluating(model):
         likelihood = try_model(model)
-        is_bernoulli = base_of(likelihood, Bernoulli) is not None
-        how = ("dynamic" if is_bernoulli else "none") if given.binarize == "auto" else given.binarize
-        source = open_source(data, "data", dtype, is_bernoulli, device)
+        bernoulli = is_bernoulli(likelihood)
+        how = ("dynamic" if bernoulli else "none") if given.binarize == "auto" else given.binarize
+        source = open_source(data, "data", dtype, bernoulli, device)
         x = source.x if isinstance(source, Resident) else None
         objective = Objective(model, given.bound, given.num_samples, x, how)
         first = source.first()
         check_width(likelihood, first)
         try_bound(objective, first, "data")
-        held_out, number_held_out, mark = _validation(validation, dtype, is_bernoulli, device, objective)
+        held_out, number_held_out, mark = _validation(validation, dtype, bernoulli, device, objective)
     if x is not None and has_free_variances(likelihood):
         warn_of_constant_columns(x)
     batch_size = _batch_size(given, source)
@@ -155,7 +155,7 @@ def _configuration(
     scheduler: Any,
     states: dict[str, Any],
 ) -> dict[str, Any]:
-    """What a run must have in common with a checkpoint that it goes on from, but for the data and the ranks."""
+    """What a run must have in common with the checkpoint that it continues, except the data and the ranks."""
     return {
         "model": checkpoints.function_name(type(model)),
         "architecture": repr(model),
@@ -225,7 +225,11 @@ def _datapoints(source: Source, batch_size: int, drop_last: bool) -> int:
 def _communicator(given: Arguments, model: nn.Module) -> Communicator:
     """One device of this process, or those of ``fabric``."""
     if given.fabric is None:
-        return Communicator(target_device(given.device, next(model.parameters()).device))
+        home = next(model.parameters()).device
+        if given.device == "auto":
+            gpu = home.type == "cpu" and torch.cuda.is_available()
+            return Communicator(torch.device("cuda") if gpu else home)
+        return Communicator(usable_device(given.device, "device must be 'auto' or a device of this machine"))
     if given.device != "auto":
         raise ValueError(
             f"device must be 'auto' with fabric, which has its own devices, got {given.device!r}"
@@ -237,25 +241,3 @@ def _communicator(given: Arguments, model: nn.Module) -> Communicator:
     from vaetut.aevb.fabric import FabricCommunicator
 
     return FabricCommunicator(given.fabric, next(model.parameters()).dtype)
-
-
-def target_device(device: str | torch.device, home: torch.device) -> torch.device:
-    """The device to train on."""
-    if device == "auto":
-        return torch.device("cuda") if home.type == "cpu" and torch.cuda.is_available() else home
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(
-            f"device must be 'auto' or a device of this machine, got {device!r} ({_first_line(error)})"
-        ) from None
-    if target.type == "meta":
-        raise ValueError(
-            "device must be 'auto' or a device of this machine, got 'meta', which stores no values"
-        )
-    return target
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -135,7 +135,7 @@ def evaluate(objective: Objective, source: Any, batch_size: int, communicator: C
         return [objective.of(pixels(x, objective.binarize)) for x in shares if len(x)]
 
 
-def mean_bound(
+def epoch_mean(
     bounds: list[Tensor], number: int, which: str, epoch: int, rate: float, communicator: Communicator
 ) -> float:
     """The mean of an epoch's bounds. Only here does the host wait for the device."""

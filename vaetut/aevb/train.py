@@ -24,7 +24,7 @@ from vaetut.aevb.epochs import (
 )
 from vaetut.aevb.history import History
 from vaetut.aevb.run import Run, resolved
-from vaetut.aevb.step import Communicator, Objective, mean_bound, set_modes
+from vaetut.aevb.step import Communicator, Objective, epoch_mean, set_modes
 from vaetut.bounds import sgvb_b
 from vaetut.data import ImageData
 
@@ -52,7 +52,7 @@ def maximize(run: Run) -> History:
             bounds = []
             for minibatch in run.data.minibatches(run.communicator.order, run.batch_size, run.drop_last):
                 bounds.append(step(minibatch))
-            history.train.append(mean_bound(bounds, run.number, "training", epoch, rate, run.communicator))
+            history.train.append(epoch_mean(bounds, run.number, "training", epoch, rate, run.communicator))
             if run.validation is not None:
                 history.validation.append(validation_bound(run, epoch, rate))
             finish_epoch(run, epoch, history)
@@ -133,8 +133,8 @@ def train(
     Everything that influences a step must be in the file. That holds for the model's parameters and buffers, the
     optimizer, ``scheduler``, ``patience``, torch's random numbers, the generators of a DataLoader, and every object in
     ``state``. Other state that the bound, the optimizer's hooks or a sampler refer to, such as a counter in a closure,
-    is
-    compared with its value at the beginning: once it has changed, a warning names it, and the file cannot be resumed.
+    is compared with its value at the beginning: once it has changed, a warning names it, and the file cannot be
+    resumed.
     Global variables and random numbers of NumPy and Python are not detected; a step must not depend on them.
 
     **Modes.** The model is in training mode while it is trained, and in evaluation mode while a bound is only

@@ -1,14 +1,21 @@
 """The common steps of all bounds: check the model, q and x, draw z, and compute log p(x|z)."""
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent
 
-from vaetut._support.validate import any_true, finite, float_tensor, positive_int, values_are_checked
+from vaetut._support.model_parts import likelihood_at, likelihood_of, prior_of
+from vaetut._support.validate import (
+    any_true,
+    distribution,
+    finite,
+    float_tensor,
+    positive_int,
+    values_are_checked,
+)
 from vaetut.distributions.gray_bernoulli import GrayBernoulli, is_bernoulli
 
 
@@ -25,21 +32,8 @@ class Inputs(NamedTuple):
 def check(model: Any, q: Distribution, x: Tensor, num_samples: int) -> Inputs:
     """Check that model, q and x fit each other, and return what a bound is computed from."""
     num_samples = positive_int(num_samples, "num_samples")
-    prior, likelihood = fetch(model, "prior"), fetch(model, "likelihood")
-    name = type(model).__name__
-    if not isinstance(prior, Distribution):
-        hint = "; write @property above its def" if callable(prior) else ""
-        raise TypeError(
-            f"model.prior must be a torch.distributions.Distribution, p(z); that of {name} is of type "
-            f"{type(prior).__name__}{hint}"
-        )
-    if not callable(likelihood):
-        raise TypeError(
-            f"model.likelihood must be a function of z that returns the distribution p(x|z); that of {name} is of "
-            f"type {type(likelihood).__name__}"
-        )
-    if not isinstance(q, Distribution):
-        raise TypeError(f"q must be a torch.distributions.Distribution, got {type(q).__name__}")
+    prior, likelihood = prior_of(model), likelihood_of(model)
+    distribution(q, "q")
     if float_tensor(x, "x").dim() == 0:
         raise ValueError("x must have shape [batch, data], got a tensor without dimensions")
     finite(x, "x")
@@ -67,27 +61,6 @@ def check(model: Any, q: Distribution, x: Tensor, num_samples: int) -> Inputs:
     return Inputs(prior, likelihood, q, x, num_samples)
 
 
-def fetch(model: Any, name: str) -> Any:
-    """The attribute ``name`` of a model.
-
-    A property is called directly, without ``getattr``: torch.nn.Module would turn an AttributeError inside of it into
-    "no attribute 'prior'", which hides the mistake.
-    """
-    if not torch.compiler.is_compiling():
-        for kind in type(model).__mro__:
-            found = kind.__dict__.get(name)
-            if isinstance(found, property | cached_property):
-                return found.__get__(model, type(model))
-            if found is not None:
-                break
-    try:
-        return getattr(model, name)
-    except AttributeError as error:
-        raise TypeError(
-            f"model must have .prior and .likelihood(z); {type(model).__name__} has no .{name}"
-        ) from error
-
-
 def draw(inputs: Inputs, num_samples: int | None = None) -> Tensor:
     """``num_samples`` draws of z from q, ``[num_samples, batch, latent]``, with their gradient in q's parameters."""
     q, shape = inputs.q, torch.Size((num_samples or inputs.num_samples,))
@@ -107,12 +80,7 @@ def draw(inputs: Inputs, num_samples: int | None = None) -> Tensor:
 
 def log_likelihood(inputs: Inputs, z: Tensor) -> Tensor:
     """log p(x|z), ``[num_samples, batch]``."""
-    x, likelihood = inputs.x, inputs.likelihood(z)
-    if not isinstance(likelihood, Distribution):
-        raise TypeError(
-            "model.likelihood(z) must return the distribution p(x|z), a torch.distributions.Distribution, such as "
-            f"Independent(Bernoulli(logits=...), 1); got {type(likelihood).__name__}"
-        )
+    x, likelihood = inputs.x, likelihood_at(inputs.likelihood, z)
     if likelihood.event_shape != x.shape[-1:]:
         if len(likelihood.event_shape) == 1:
             raise ValueError(

@@ -269,9 +269,8 @@ def doubly_reparameterized(
     """
     inputs = check(model, q, x, num_samples)
     z = draw(inputs)
-    z = z.view_as(
-        z
-    )  # a new tensor: q may recognize its own draw, and use a cached value that bypasses the hook
+    # A new tensor: q may recognize its own draw, and use a cached value that bypasses the hook.
+    z = z.view_as(z)
     log_w = _weigh(inputs, z, stop_q=True)
     if z.requires_grad:
         # The gradient that arrives at z has one factor of the weight, from the logarithm of the mean; this is the

@@ -14,11 +14,13 @@ from tqdm import tqdm
 from vaetut._support.files import atomically, versions
 from vaetut._support.text import is_terminal
 from vaetut._support.validate import checks
+from vaetut.aevb import rng
 from vaetut.bounds import elbo_terms, iwae_bound
 from vaetut.cli import run_folder
+from vaetut.cli.arguments import device
+from vaetut.cli.lock import quoted
 from vaetut.cli.options import Evaluate
-from vaetut.cli.run_folder import Saved, quoted
-from vaetut.cli.train import device, open_data
+from vaetut.cli.run_folder import Saved, open_data
 from vaetut.data import ImageData, binarize
 
 ACTIVE = 0.01
@@ -141,7 +143,7 @@ def measure(
     shown = progress and is_terminal(sys.stderr)
     parts, means = [], []
     with (
-        torch.random.fork_rng([x.device] if x.device.type == "cuda" else []),
+        rng.unchanged(x.device),
         tqdm(total=len(x), unit="image", disable=not shown) as bar,
         torch.no_grad(),
         checks(False),

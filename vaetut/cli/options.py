@@ -222,6 +222,13 @@ class Settings:
         """Whether Lightning Fabric starts, or is started in, more than one process."""
         return self.devices is not None or self.strategy is not None
 
+    @property
+    def treatment(self) -> str:
+        """How gray pixels are treated: the value of ``binarize``, or that which fits the likelihood."""
+        if self.binarize != "auto":
+            return self.binarize
+        return "dynamic" if self.likelihood == "bernoulli" else "none"
+
     def plain(self) -> dict[str, Any]:
         """The options as stored in ``config.json``."""
         found = dataclasses.asdict(self)

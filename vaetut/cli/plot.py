@@ -7,8 +7,8 @@ import torch
 from vaetut.aevb import History
 from vaetut.cli import run_folder
 from vaetut.cli.evaluate import test_images
+from vaetut.cli.lock import quoted
 from vaetut.cli.options import Plot
-from vaetut.cli.run_folder import quoted
 from vaetut.cli.sample import save_figure
 
 

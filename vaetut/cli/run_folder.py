@@ -10,15 +10,13 @@ file ``.new/commit`` marks them as complete, and each is moved to its place by a
 before the commit, the folder is unchanged; if after it, the next command finishes the moves. A run that replaces
 another therefore does so at the end of its first epoch, and until then the old run is complete.
 
-While `vaetut train` writes, it holds a lock on the file ``.lock``, which the operating system releases when
-the process ends in any way.
+While `vaetut train` writes, it holds the folder's lock (`vaetut.cli.lock`).
 """
 
 import os
 import shutil
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,14 +24,16 @@ import torch
 
 from vaetut._support.files import atomically, read_json, versions, write_json
 from vaetut.aevb import checkpoint as checkpoints
-from vaetut.aevb.model_file import read_model, write_model
-from vaetut.cli.options import Settings, from_plain
+from vaetut.aevb.model_file import CHECKPOINT, MODEL, read_model, write_model
+from vaetut.cli.lock import LOCK, locked, quoted
+from vaetut.cli.options import DATASETS, Settings, from_plain
+from vaetut.data import ImageData, load, own
 from vaetut.models import VAE
 
-MODEL, HISTORY, CONFIG, CHECKPOINT = "model.pt", "history.json", "config.json", "checkpoint.pt"
+HISTORY, CONFIG = "history.json", "config.json"
 FILES = (CHECKPOINT, MODEL, HISTORY, CONFIG)
 PICTURES = ("learning-curve.png", "reconstructions.png", "latent-plane.png", "samples.png", "manifold.png")
-NEW, _COMMIT, _LOCK = ".new", "commit", ".lock"
+NEW, _COMMIT = ".new", "commit"
 _BEFORE_THE_MOVE = tuple(f".{name}." for name in FILES)  # the beginning of the names of their temporary files
 
 
@@ -59,10 +59,6 @@ class Saved(NamedTuple):
         found = self._asdict()
         del found["model"]
         return found
-
-
-class InUse(OSError):
-    """Another process is writing to the folder."""
 
 
 # --- reading
@@ -112,16 +108,19 @@ def open_model(folder: Path) -> Saved:
 
 
 def _about_from_config(folder: Path) -> dict[str, Any]:
-    from vaetut.cli.train import open_data, treatment  # which imports this module
-
     settings = read_config(folder).settings
     data = open_data(settings.dataset, reading(settings))
-    return {"dataset": settings.dataset, "image_shape": data.image_shape, "binarize": treatment(settings)}
+    return {"dataset": settings.dataset, "image_shape": data.image_shape, "binarize": settings.treatment}
 
 
 def reading(settings: Settings) -> dict[str, Any]:
     """How the user's own data are read."""
     return {"image_size": settings.image_size, "test_share": settings.test_share}
+
+
+def open_data(dataset: str, reading: dict[str, Any]) -> ImageData:
+    """The data set of this name, or of this folder or file."""
+    return load(dataset) if dataset in DATASETS else own.read(Path(dataset), **reading)
 
 
 class Config(NamedTuple):
@@ -198,87 +197,7 @@ def _is_left_over(path: Path) -> bool:
     """Whether this is a useless leftover of a killed process."""
     if path.name == NEW:
         return not (path / _COMMIT).exists()
-    return path.name == _LOCK or (path.name.startswith(_BEFORE_THE_MOVE) and path.name.endswith(".part"))
-
-
-def quoted(path: Path) -> str:
-    """A path as typed on the command line: in quotation marks if it has spaces."""
-    text = str(path)
-    return f'"{text}"' if " " in text else text
-
-
-# --- the lock
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make this process the only one that writes to ``folder``, which exists.
-
-    Raises:
-        InUse: if another process writes to it.
-    """
-    path = folder / _LOCK
-    handle = _acquire(path)
-    try:
-        yield
-    finally:
-        if handle is not None:
-            with suppress(OSError):
-                path.unlink()  # before the release, so that a waiting process makes a new one
-            os.close(handle)
-
-
-def _acquire(path: Path) -> int | None:
-    """A handle of the locked file; None if the file system has no locks."""
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if not _try_lock(handle):
-                holder = os.read(handle, 200).decode(errors="replace").strip()
-                os.close(handle)
-                raise InUse(
-                    f"{quoted(path.parent)} is in use: {holder or 'another process'} trains there. Wait for it, stop "
-                    "it, or choose another --out"
-                )
-        except InUse:
-            raise
-        except OSError:
-            os.close(handle)
-            return None
-        try:
-            same = os.path.samestat(os.fstat(handle), os.stat(path))
-        except FileNotFoundError:
-            same = False
-        if same:
-            with suppress(OSError):  # on a full disk the lock holds, without the text
-                os.ftruncate(handle, 0)
-                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-            return handle
-        os.close(handle)  # its holder has removed the file in the meantime
-
-
-if os.name == "nt":
-    import msvcrt
-
-    def _try_lock(handle: int) -> bool:
-        try:
-            os.lseek(handle, 1000, os.SEEK_SET)  # a byte behind the text, so that others can read the text
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except OSError:
-            return False
-        finally:
-            os.lseek(handle, 0, os.SEEK_SET)
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(handle: int) -> bool:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    return path.name == LOCK or (path.name.startswith(_BEFORE_THE_MOVE) and path.name.endswith(".part"))
 
 
 # --- writing
@@ -299,7 +218,7 @@ def recover(folder: Path) -> None:
     if new.exists():
         shutil.rmtree(new)
     for path in folder.iterdir():
-        if path.name != _LOCK and _is_left_over(path):
+        if path.name != LOCK and _is_left_over(path):
             path.unlink(missing_ok=True)
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributions import Normal
 
 from vaetut._support.files import atomically
 from vaetut.cli import run_folder
+from vaetut.cli.lock import quoted
 from vaetut.cli.options import Sample
-from vaetut.cli.run_folder import quoted
+from vaetut.models import grid_of_codes
 
 
 def sample(options: Sample) -> dict[str, Any]:
@@ -30,10 +30,8 @@ def sample(options: Sample) -> dict[str, Any]:
             raise ValueError(f"--manifold needs two latent dimensions, this model has {latent_dim}")
         side = max(2, round(number**0.5))
         number = side * side
-        quantiles = (torch.arange(side) + 0.5) / side
-        ticks = Normal(0.0, 1.0).icdf(quantiles)
         # the first coordinate to the right, the second up
-        z = torch.cartesian_prod(ticks.flip(0), ticks).flip(1)
+        z = grid_of_codes(side, torch.empty(0)).transpose(0, 1).flip(0).flatten(0, 1)
     else:
         z = torch.randn(number, latent_dim, generator=torch.Generator().manual_seed(options.seed))
     with torch.no_grad():

@@ -115,9 +115,8 @@ def _verified(path: Path, name: str, file: str) -> tuple[bytes | None, str]:
     except OSError as error:
         return None, f"cannot be read ({error.strerror or error})"
     try:
-        if (
-            content[:2] == b"\x1f\x8b"
-        ):  # gzip. The name is no evidence: some servers and browsers decompress the file
+        # gzip; the name is no evidence, since some servers and browsers decompress the file
+        if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (EOFError, OSError, zlib.error) as error:
         return None, f"is damaged or incomplete ({type(error).__name__}: {error})"

@@ -1,6 +1,6 @@
 """The user's own data for `vaetut train --dataset PATH`: a folder of images, or an array in a file. Chapter 11.
 
-Pillow reads the images, NumPy and torch the arrays; no code in a file is run. `vaetut.data.tables` reads files.
+`vaetut.data.pictures` reads folders, `vaetut.data.tables` files; no code in a file is run.
 """
 
 import os
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaetut.data.loading import ImageData, describe_shape
+from vaetut.data.pictures import read_folder
 from vaetut.data.tables import Table, read_table
 
-_IMAGES = (".png", ".jpg", ".jpeg")
 _CHUNK = 2**24  # values that are checked at once
 _LARGEST = float(np.finfo(np.float32).max)
 _IN_MEMORY = 2**30  # bytes in float32; above, an array stays in its file, or as 8-bit values
@@ -119,7 +119,7 @@ def read(
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist")
     is_folder = file.is_dir()
-    table = _images(file, image_size) if is_folder else read_table(file)
+    table = read_folder(file, image_size) if is_folder else read_table(file)
     shape = _image_shape(file, table.x.shape, None if is_folder else image_size)
     if not 0 < test_share < 1:
         raise ValueError(f"test_share must be between 0 and 1, got {test_share}")
@@ -178,99 +178,6 @@ def likelihood_for(data: OwnData) -> tuple[str, str]:
             f"{data.constant_columns} of {data.dim}"
         )
     return "gaussian", outside
-
-
-# --- a folder of images
-
-
-def _images(folder: Path, image_size: tuple[int, int] | None) -> Table:
-    """All images below ``folder``, as 8-bit values or, for 16-bit images, as float32 in [0, 1]."""
-    from PIL import Image
-
-    everything = sorted(path for path in _visible(folder) if path.is_file())
-    paths = [path for path in everything if path.suffix.lower() in _IMAGES]
-    if not paths:
-        raise ValueError(f"{folder} has no images: no file ends with {', '.join(_IMAGES)}")
-    names = sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder})
-    at_the_top = [path for path in paths if path.parent == folder]
-    if names and at_the_top:
-        raise ValueError(
-            f"{at_the_top[0]} lies beside the folders {', '.join(names[:3])}: put all images into subfolders, "
-            "which are their labels, or none"
-        )
-    modes, sizes = set(), {}
-    for path in paths:  # only the headers
-        try:
-            with Image.open(path) as image:
-                modes.add(image.mode)
-                sizes[path] = (image.height, image.width)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} cannot be read as an image ({error})") from None
-    size = image_size or sizes[paths[0]]
-    color = bool(modes - {"1", "L", "LA", "I", "I;16", "I;16B", "F"})
-    if not image_size:
-        other = next((path for path in paths if sizes[path] != size), None)
-        if other is not None:
-            raise ValueError(
-                f"{other} has {sizes[other][0]} x {sizes[other][1]} pixels and {paths[0]} {size[0]} x {size[1]}: "
-                "give --image-size, to resize all of them"
-            )
-    sixteen = any(mode.startswith("I") for mode in modes) and not color
-    x = np.empty((len(paths), *size, *([3] if color else [])), np.float32 if sixteen else np.uint8)
-    for i, path in enumerate(paths):
-        x[i] = _pixels(path, size, color, sixteen)
-    places = {name: i for i, name in enumerate(names)}
-    labels = [places[path.relative_to(folder).parts[0]] if names else -1 for path in paths]
-    left_out = len(everything) - len(paths)
-    remark = f", {left_out} other files ignored" if left_out else ""
-    return Table(x, np.asarray(labels, np.int64), tuple(names), remark=remark)
-
-
-def _visible(folder: Path) -> Iterable[Path]:
-    """What is below ``folder``, without hidden files and folders; a folder that cannot be read is an error."""
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    for place, folders, names in os.walk(folder, onerror=stop):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place) / name for name in names if not name.startswith("."))
-
-
-def _pixels(path: Path, size: tuple[int, int], color: bool, sixteen: bool) -> Array:
-    """One image, upright, resized to ``size``."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            opened.draft(
-                None, (2 * max(size), 2 * max(size))
-            )  # a large JPEG is decoded at a lower resolution
-            image: Image.Image = ImageOps.exif_transpose(opened) or opened
-            if sixteen:
-                deep = image.mode.startswith("I")
-                image = Image.fromarray(np.asarray(image, np.float32) / (65535 if deep else 255))
-            else:
-                image = _on_white(image).convert("RGB" if color else "L")
-            height, width = size
-            if (image.height, image.width) != size:
-                image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-            return np.asarray(image).clip(0, 1) if sixteen else np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error})") from None
-
-
-def _on_white(image: Any) -> Any:
-    """An image without transparency. The colors below transparent pixels are arbitrary, often black."""
-    from PIL import Image
-
-    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
-        return image
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-
-
-# --- arrays
 
 
 def _image_shape(path: Path, shape: tuple[int, ...], image_size: tuple[int, int] | None) -> tuple[int, ...]:

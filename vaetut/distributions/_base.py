@@ -48,12 +48,6 @@ def as_parameters(**values: Tensor | float) -> list[Tensor]:
     return [t.double() for t in tensors]
 
 
-def check_finite(value: Tensor, name: str) -> None:
-    """Raise ValueError unless ``value`` is finite; its largest absolute value shows that in one pass."""
-    if value.numel() and any_true(~torch.isfinite(value.detach().abs().amax())):
-        finite(value, name)
-
-
 def as_location_and_scale(loc: Tensor, scale_tril: Tensor) -> torch.Size:
     """The batch shape that a vector ``loc`` [*batch, d] and a matrix ``scale_tril`` [*batch, d, d] have together."""
     float_tensor(loc, "loc")
@@ -118,7 +112,7 @@ class Univariate(Distribution):
         super().__init__(tensor.shape, validate_args=validate_args)
         if self._validate_args:
             for name in values:
-                check_finite(getattr(self, name), name)
+                finite(getattr(self, name), name)
 
     def _expect(self, holds: Tensor, constraint: str) -> None:
         """Raise ValueError unless a relation between two parameters ``holds``."""

@@ -18,8 +18,8 @@ from torch.distributions import (
     Weibull,
 )
 
+from vaetut.distributions._special import HALF_LOG_2PI
 from vaetut.distributions._stirling import (
-    HALF_LOG_2PI,
     digamma_remainder,
     log_gamma_ratio,
     log_gamma_remainder,
@@ -38,9 +38,8 @@ class LogMoments(NamedTuple):
     mean_log: Tensor  # E[log x]
     var_log: Tensor  # Var[log x]
     entropy_log: Tensor  # the entropy of log x, that of x less E[log x]
-    excess: Callable[
-        [Tensor | float], Tensor
-    ]  # k ↦ log E[xᵏ] − k E[log x] ≥ 0, ∞ where the moment does not exist
+    # k ↦ log E[xᵏ] − k E[log x] ≥ 0, ∞ where the moment does not exist
+    excess: Callable[[Tensor | float], Tensor]
 
     def log_power(self, k: Tensor | float) -> Tensor:
         """log E[xᵏ]."""

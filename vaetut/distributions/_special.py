@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.distributions.multivariate_normal import _batch_mv
 from torch.types import _size
 
+HALF_LOG_2PI = math.log(2 * math.pi) / 2
+
 _LARGE = 1e5  # the shape from which the root is an expansion about the Gaussian; exact to 1e-14 there
 _TERMS = 20  # of the power series in G, for G < 1
 _NODES = 80  # of the integral, for G > 1; relative error 1e-10
@@ -73,19 +75,25 @@ def log_gamma_quantile(u: Tensor, shape: Tensor) -> Tensor:
 def draw_log_gamma(shape: Tensor, size: torch.Size) -> Tensor:
     r"""Draw $y = \log(G / a)$ with torch's sampler, with the gradient that `log_gamma_quantile` of uniform noise has.
 
-    The sampler draws G; for a < 1 it draws the variable of shape a + 1 instead, and $G = G' u^{1/a}$ in logs.
-
     Args:
         shape: a, positive.
         size: the shape of the result, to which a is expanded.
     """
     shape = shape.expand(size)
-    fixed = shape.detach()
-    boosted = torch.where(fixed < 1, fixed + 1, fixed)
-    y = torch._standard_gamma(boosted).log() - fixed.log()
-    u = open_uniform(size, dtype=shape.dtype, device=shape.device)
-    y = torch.where(fixed < 1, y + u.log() / fixed, y).double()
+    y = log_standard_gamma(shape.detach()).double()
     return _at(shape.double(), torch.full_like(y, 0.5), y).to(shape.dtype)
+
+
+def log_standard_gamma(shape: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    r"""Draw $y = \log(G / a)$ with torch's sampler, and with the gradient that torch has for it.
+
+    For a < 1 the variable G' of shape a + 1 is drawn, and $G = G' u^{1/a}$ in logs (``eq-comp-boost``): a small G does
+    not underflow.
+    """
+    small = shape.detach() < 1
+    y = torch._standard_gamma(torch.where(small, shape + 1, shape), generator=generator).log() - shape.log()
+    u = open_uniform(shape.shape, dtype=shape.dtype, device=shape.device, generator=generator)
+    return torch.where(small, y + u.log() / shape, y)
 
 
 class _At(torch.autograd.Function):
@@ -149,9 +157,7 @@ def _newton(u: Tensor, shape: Tensor) -> Tensor:
         tail = torch.where(lower, torch.special.gammainc(shape, x), torch.special.gammaincc(shape, x))
         slope = (shape * log_x - x - torch.lgamma(shape) - tail.log()).exp()
         step = torch.where(lower, 1.0, -1.0) * (tail.log() - target) / slope
-        step = torch.where(
-            (tail > 0) & (slope > 0), step.clamp(-3, 3), 0
-        )  # P underflows only where floor is exact
+        step = torch.where((tail > 0) & (slope > 0), step.clamp(-3, 3), 0)  # a tail of 0: floor is exact
         log_x = torch.maximum(log_x - step, floor)
     return log_x - shape.log()
 
@@ -197,9 +203,8 @@ def _slope_integral(shape: Tensor, log_x: Tensor) -> Tensor:
     """
     x, gap = log_x.exp(), torch.digamma(shape) - log_x
     side = torch.where(gap > 0, -1.0, 1.0).to(x.dtype)
-    rate = (
-        (side * (x - shape)).clamp(min=0) + shape.sqrt().clamp(min=1)
-    ).detach()  # of the decay, which sets the scale of the integral
+    # of the decay, which sets the scale of the integral
+    rate = ((side * (x - shape)).clamp(min=0) + shape.sqrt().clamp(min=1)).detach()
     unit = side / rate
     mass = moment = torch.zeros_like(x)
     low, high = -3.7, 4.3

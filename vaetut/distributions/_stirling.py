@@ -1,18 +1,17 @@
 """Differences of log-gamma functions, without the loss of digits by cancellation for large arguments."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-HALF_LOG_2PI = math.log(2 * math.pi) / 2
+from vaetut.distributions._special import HALF_LOG_2PI
+
 # Stirling's series log Γ(x) ~ (x − 1/2) log x − x + log(2π)/2 + Σ cₙ x^(1−2n), below 1e-17 relative from x = 12 on
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 POWERS = range(-1, -14, -2)
-SHIFT = (
-    12  # Γ(x + 12) = x (x + 1) … (x + 11) Γ(x) moves every argument into the range where the series is exact
-)
+# Γ(x + 12) = x (x + 1) … (x + 11) Γ(x) moves every argument into the range where the series is exact.
+SHIFT = 12
 
 
 def _column(values: Sequence[float], x: Tensor) -> Tensor:
@@ -39,12 +38,20 @@ def log_gamma_ratio(x: Tensor, a: Tensor | float) -> Tensor:
     return total + a * torch.log1p(SHIFT / x) - torch.log1p(a / (x + _column(range(SHIFT), x))).sum(0)
 
 
-def digamma_difference(x: Tensor, a: float) -> Tensor:
-    """ψ(x + a) − ψ(x) for x, a > 0."""
-    y = x + SHIFT
-    total = torch.log1p(a / y) + 0.5 * a / (y * (y + a)) + _series_slope(y + a) - _series_slope(y)
-    steps = x + _column(range(SHIFT), x)
-    return total + (a / (steps * (steps + a))).sum(0)
+def digamma_difference(x: Tensor, d: Tensor | float) -> Tensor:
+    """ψ(x + d) − ψ(x) for x, d > 0, exact for a small d too; by its recurrence and its asymptotic series."""
+    y, lower = x + 10.0, x + torch.arange(10.0, dtype=x.dtype, device=x.device).reshape(-1, *[1] * x.dim())
+    total = (d / (lower * (lower + d))).sum(0)
+    first, second = y.square().reciprocal(), (y + d).square().reciprocal()
+    gap = d * (2 * y + d) * first * second  # first − second
+    # ψ(y) = log y − 1/2y − Σ B₂ₙ/(2n y²ⁿ); a difference of powers is `gap` times a sum of products.
+    powers, sums = first, torch.ones_like(x)
+    series = sums / 12
+    for coefficient in (-1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12):
+        sums = sums * second + powers
+        powers = powers * first
+        series = series + coefficient * sums
+    return total + torch.log1p(d / y) + d / (2 * y * (y + d)) + gap * series
 
 
 def log_gamma_remainder(x: Tensor) -> Tensor:

@@ -35,10 +35,17 @@ from vaetut.distributions.gompertz import Gompertz
 from vaetut.distributions.logistic import Logistic
 from vaetut.distributions.rayleigh import Rayleigh
 from vaetut.distributions.reciprocal import Reciprocal
-from vaetut.distributions.support import image_of_end
+from vaetut.distributions.standard_cdfs import (
+    LOG_2,
+    cauchy_quantile,
+    laplace_quantile,
+    log_cauchy_cdf,
+    log_laplace_cdf,
+    log_ndtr,
+    normal_quantile,
+)
 from vaetut.distributions.triangular import Triangular
 
-LOG_2 = math.log(2)
 Function = Callable[[Tensor], Tensor]
 
 
@@ -60,99 +67,6 @@ def tails_of(q: Distribution) -> Tails:
     if isinstance(q, TransformedDistribution) and type(q).cdf is TransformedDistribution.cdf:
         return _transformed(q)
     return _any(q)
-
-
-class _NormalQuantile(torch.autograd.Function):
-    """The x with log Φ(x) = t, for any t ≤ log ½; dx/dt = Φ(x)/φ(x), differentiable to any order."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(t: Tensor) -> Tensor:
-        far = t < -50
-        safe = torch.where(far, t, -50.0)
-        # φ(x)/|x| bounds the tail: x² ≈ −2t − log(−2t) − log 2π
-        start = -(-2 * safe - (-2 * safe).log() - math.log(2 * math.pi)).sqrt()
-        x = torch.where(far, start, torch.special.ndtri(torch.where(far, 0.5, t).exp()))
-        for _ in range(
-            4
-        ):  # log Φ is concave and nearly a parabola there: Newton's method converges in a few steps
-            log_cdf = _log_ndtr(x)
-            step = (log_cdf - t) * _mills_ratio(x, log_cdf)
-            x = torch.where(t > -math.inf, x - step, x)
-        return torch.where(t == -math.inf, -math.inf, x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
-        ctx.save_for_forward(inputs[0], output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        t, x = ctx.saved_tensors
-        return grad * _mills_ratio(x, t)
-
-    jvp = backward  # the derivative of one number in one number
-
-
-def _log_ndtr(x: Tensor) -> Tensor:
-    """log Φ(x): `torch.special.log_ndtr`, for which torch.func.vmap has only a loop."""
-    y = x * math.sqrt(0.5)
-    left = y < -0.7
-    near = torch.where(left, y, -0.7)
-    return torch.where(
-        left,
-        (torch.special.erfcx(-near) / 2).log() - near.square(),
-        torch.log1p(-torch.special.erfc(torch.where(left, 0.0, y)) / 2),
-    )
-
-
-def _mills_ratio(x: Tensor, log_cdf: Tensor) -> Tensor:
-    """Φ(x)/φ(x); in the lower tail from erfcx, since both logs are large there and their difference is small."""
-    left = x < 0
-    below = math.sqrt(math.pi / 2) * torch.special.erfcx(-torch.where(left, x, 0.0) * math.sqrt(0.5))
-    above = torch.exp(torch.where(left, 0.0, log_cdf - _log_normal_density(torch.where(left, 0.0, x))))
-    return torch.where(left, below, above)
-
-
-def _log_normal_density(x: Tensor) -> Tensor:
-    return -0.5 * x.square() - 0.5 * math.log(2 * math.pi)
-
-
-def normal_quantile(t: Tensor) -> Tensor:
-    """The x with log Φ(x) = t, from the nearer tail."""
-    below = t < -LOG_2
-    near = torch.where(below, t, log1mexp(-torch.where(below, -1.0, t)))
-    x: Tensor = _NormalQuantile.apply(near)  # type: ignore[no-untyped-call]
-    return torch.where(below, x, -x)
-
-
-class _LogNdtr(torch.autograd.Function):
-    """log Φ(x), with the derivative φ/Φ from logs: torch's own is 0/0 in the far tail."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return _log_ndtr(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0], output)
-        ctx.save_for_forward(inputs[0], output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        x, value = ctx.saved_tensors
-        return grad / _mills_ratio(x, value)
-
-    jvp = backward
-
-
-def log_ndtr(x: Tensor) -> Tensor:
-    """The log of the standard normal CDF."""
-    value: Tensor = _LogNdtr.apply(x)  # type: ignore[no-untyped-call]
-    return value
 
 
 def _symmetric(log_cdf: Function, quantile: Function) -> Callable[[Any], Tails]:
@@ -202,28 +116,6 @@ def _gumbel(q: Gumbel) -> Tails:
     return Tails(lambda x: -rise(x), lambda x: log1mexp(rise(x)), lambda t: inverse(-t), upper)
 
 
-def _log_laplace_cdf(y: Tensor) -> Tensor:
-    below = y < 0
-    return torch.where(
-        below, torch.where(below, y, 0.0) - LOG_2, torch.log1p(-0.5 * torch.exp(-torch.where(below, 0.0, y)))
-    )
-
-
-def _laplace_quantile(t: Tensor) -> Tensor:
-    below = t < -LOG_2
-    return torch.where(below, t + LOG_2, -LOG_2 - log1mexp(-torch.where(below, -1.0, t)))
-
-
-def _log_cauchy_cdf(y: Tensor) -> Tensor:
-    return (torch.atan2(torch.ones_like(y), -y) / math.pi).log()
-
-
-def _cauchy_quantile(t: Tensor) -> Tensor:
-    below = t < -LOG_2
-    tail = torch.where(below, t.exp(), -torch.expm1(torch.where(below, -1.0, t)))
-    return torch.where(below, -1.0, 1.0) / torch.tan(math.pi * tail)
-
-
 def _uniform(q: Any) -> Tails:
     width = q.high - q.low
     return Tails(
@@ -253,8 +145,8 @@ def _reciprocal(q: Reciprocal) -> Tails:
 FAMILIES: dict[type[Distribution], Callable[[Any], Tails]] = {
     Normal: _symmetric(log_ndtr, normal_quantile),
     Logistic: _symmetric(logsigmoid, lambda t: t - log1mexp(-t)),
-    Laplace: _symmetric(_log_laplace_cdf, _laplace_quantile),
-    Cauchy: _symmetric(_log_cauchy_cdf, _cauchy_quantile),
+    Laplace: _symmetric(log_laplace_cdf, laplace_quantile),
+    Cauchy: _symmetric(log_cauchy_cdf, cauchy_quantile),
     Gumbel: _gumbel,
     Exponential: _by_hazard(lambda q, x: q.rate * x, lambda q, e: e / q.rate),
     Weibull: _by_hazard(
@@ -325,24 +217,6 @@ def _transformed(q: TransformedDistribution) -> Tails:
         quantile(base.lower, base.upper),
         quantile(base.upper, base.lower),
     )
-
-
-def ends_of(q: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The ends of the support of q, possibly infinite. (For torch the support of 5 + Gamma is "real".)"""
-    if isinstance(q, TransformedDistribution) and type(q).support is TransformedDistribution.support:
-        low, high = ends_of(q.base_dist, device)
-        for transform in q.transforms:
-            rises = torch.as_tensor(transform.sign, device=device) > 0
-            low, high = (image_of_end(transform, end, transform(end.detach())) for end in (low, high))
-            low, high = torch.where(rises, low, high), torch.where(rises, high, low)
-        return low, high
-    zero = torch.zeros(q.batch_shape, dtype=torch.float64, device=device)
-    ends = (getattr(q.support, name, None) for name in ("lower_bound", "upper_bound"))
-    low, high = (
-        zero + (otherwise if end is None else end)
-        for end, otherwise in zip(ends, (-math.inf, math.inf), strict=True)
-    )
-    return low, high
 
 
 def _any(q: Any) -> Tails:

@@ -34,12 +34,8 @@ from torch.distributions import (
 
 from vaetut._support.validate import any_true
 from vaetut.distributions._moments import log_moments
-from vaetut.distributions._stirling import (
-    HALF_LOG_2PI,
-    digamma_remainder,
-    log_gamma_ratio,
-    log_gamma_remainder,
-)
+from vaetut.distributions._special import HALF_LOG_2PI
+from vaetut.distributions._stirling import digamma_remainder, log_gamma_ratio, log_gamma_remainder
 from vaetut.distributions.copies import with_tensors
 from vaetut.distributions.kl import CROSS_ENTROPIES
 

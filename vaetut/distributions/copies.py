@@ -8,6 +8,7 @@ float64, detached, or replaced.
 import copy
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ def with_tensors(
     if isinstance(value, _InverseTransform):
         return with_tensors(value.inv, tensor, batch).inv
     if isinstance(value, Distribution | Transform | Module | Constraint):
-        value, changed = copy.copy(value), dict[int, Any]()
+        value = copy.copy(value)
+        changed: dict[int, Any] = {}
         kept = {name: item for name, item in vars(value).items() if not _is_stored(value, name)}
         if isinstance(value, Transform):
             # Its inverse, once made, points back at it. What it cached is no parameter, and may be without a graph.
@@ -74,9 +76,16 @@ def tensors_of(q: Distribution) -> list[Tensor]:
 
 def _is_stored(value: Any, name: str) -> bool:
     """Whether the attribute is no parameter, but a value that was computed from the parameters and stored."""
-    if not isinstance(value, Distribution) or not isinstance(vars(value)[name], Tensor):
+    if not isinstance(vars(value)[name], Tensor) or not isinstance(value, Distribution):
         return False
-    default = inspect.getattr_static(type(value), name, ...)
-    if isinstance(default, lazy_property):  # such as logits, if probs (`_param`) was given
+    default = _default(type(value), name)  # type: ignore[arg-type]
+    if default is lazy_property:  # such as logits, if probs (`_param`) was given
         return vars(value)[name] is not vars(value).get("_param", vars(value)[name])
     return default is None
+
+
+@lru_cache(1024)
+def _default(kind: type, name: str) -> Any:
+    """What the class has under this name: ``lazy_property`` for a lazy property, None for None, else ``...``."""
+    default = inspect.getattr_static(kind, name, ...)
+    return lazy_property if isinstance(default, lazy_property) else None if default is None else ...

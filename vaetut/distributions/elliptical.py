@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from vaetut._support.validate import any_true
+from vaetut._support.validate import any_true, distribution, finite
 from vaetut.distributions._base import (
     as_location_and_scale,
     broadcast_shapes,
-    check_finite,
     in_dtype_of,
     length_in_parts,
 )
@@ -79,9 +78,7 @@ class Elliptical(Distribution):
     def __init__(
         self, radial: Distribution, loc: Tensor, scale_tril: Tensor, validate_args: bool | None = None
     ) -> None:
-        if not isinstance(radial, Distribution):
-            raise TypeError(f"radial must be a torch.distributions.Distribution, got {type(radial).__name__}")
-        if radial.event_shape:
+        if distribution(radial, "radial").event_shape:
             raise ValueError(f"radial must be univariate, got one of event shape {list(radial.event_shape)}")
         shape = as_location_and_scale(loc, scale_tril)
         shape = broadcast_shapes(radial=radial.batch_shape, loc_and_scale_tril=shape)
@@ -89,9 +86,10 @@ class Elliptical(Distribution):
         super().__init__(shape, loc.shape[-1:], validate_args=validate_args)
         if self._validate_args:
             for name in self.arg_constraints:
-                check_finite(getattr(self, name), name)
+                finite(getattr(self, name), name)
             lower: Any = getattr(radial.support, "lower_bound", -math.inf)
-            if radial.support.is_discrete or any_true(torch.as_tensor(lower < 0)):  # type: ignore[union-attr]
+            negative = any_true(lower < 0) if isinstance(lower, Tensor) else lower < 0
+            if negative or radial.support.is_discrete:  # type: ignore[union-attr]
                 raise ValueError(
                     f"radial must be a continuous distribution on positive numbers, got {type(radial).__name__} "
                     f"with support {radial.support}"

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.distributions import Distribution, Gamma, constraints
 from torch.types import _size
 
+from vaetut._support.validate import finite
 from vaetut.distributions._base import (
     as_number,
     as_parameters,
-    check_finite,
     check_probability,
     in_dtype_of,
     log_to_zero,
@@ -75,7 +75,7 @@ class Erlang(Gamma):
         self.concentration, self.rate = as_parameters(concentration=concentration, rate=rate)
         Distribution.__init__(self, self.rate.shape, validate_args=validate_args)
         if self._validate_args:
-            check_finite(self.rate, "rate")
+            finite(self.rate, "rate")
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> Self:
         """Return the same distribution with its parameters expanded to ``batch_shape``."""

@@ -42,7 +42,8 @@ from torch.nn.functional import softplus
 
 from vaetut.distributions._base import broadcast_shapes, squared_length
 from vaetut.distributions._moments import LogMoments, log_moments
-from vaetut.distributions._stirling import HALF_LOG_2PI, log_gamma_remainder
+from vaetut.distributions._special import HALF_LOG_2PI
+from vaetut.distributions._stirling import log_gamma_remainder
 from vaetut.distributions.elliptical import Elliptical
 from vaetut.distributions.gompertz import Gompertz
 from vaetut.distributions.logistic import Logistic
@@ -292,9 +293,8 @@ def _mean_log_distance(p: Uniform | Triangular, start: Tensor, stop: Tensor, pol
 
 
 def _kl_triangular(p: Uniform | Triangular, q: Triangular) -> Tensor:
-    peak = torch.maximum(
-        torch.minimum(q.peak, p.high), p.low
-    )  # where log q has its kink, on the interval of p
+    # where log q has its kink, on the interval of p
+    peak = torch.maximum(torch.minimum(q.peak, p.high), p.low)
     left, right = p.cdf(peak), 1 - p.cdf(peak)
     # the slopes of the two lines of q; a line of length 0 has no part of p, so that any slope will do
     rise = torch.where(q.peak > q.low, q.peak - q.low, q.high - q.low)

@@ -8,16 +8,16 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
+from vaetut._support.validate import finite
 from vaetut.distributions._base import (
     as_location_and_scale,
     as_number,
     as_parameters,
     broadcast_shapes,
-    check_finite,
     in_dtype_of,
     length_in_parts,
 )
-from vaetut.distributions._special import matvec, open_uniform
+from vaetut.distributions._special import log_standard_gamma, matvec
 from vaetut.distributions._stirling import digamma_difference, log_gamma_ratio
 
 
@@ -76,7 +76,7 @@ class MultivariateStudentT(Distribution):
         super().__init__(shape, loc.shape[-1:], validate_args=validate_args)
         if self._validate_args:
             for name in self.arg_constraints:
-                check_finite(getattr(self, name), name)
+                finite(getattr(self, name), name)
 
     def _set(self, df: Tensor, loc: Tensor, scale_tril: Tensor, batch_shape: _size) -> None:
         self.df = df.expand(batch_shape)
@@ -141,13 +141,7 @@ class MultivariateStudentT(Distribution):
         shape = self._extended_shape(sample_shape)
         dtype, device = self.loc.dtype, self.loc.device
         noise = torch.randn(shape, dtype=dtype, device=device, generator=generator)
-        # y = log(χ²(ν)/ν). For a shape a < 1, G = G′ u^(1/a) with G′ of shape a + 1 (`eq-comp-boost`), in logs:
-        # G itself often underflows.
-        half = self.df.expand(shape[:-1]) / 2
-        small = half < 1
-        y = torch._standard_gamma(torch.where(small, half + 1, half), generator=generator).log() - half.log()
-        u = open_uniform(shape[:-1], dtype=dtype, device=device, generator=generator)
-        y = torch.where(small, y + u.log() / half, y)
+        y = log_standard_gamma(self.df.expand(shape[:-1]) / 2, generator)  # log(χ²(ν)/ν)
         length = (-0.5 * y.clamp(min=-2 * math.log(torch.finfo(dtype).max) + 10)).exp()
         return torch.addcmul(self.loc, length.unsqueeze(-1), matvec(self._unbroadcasted_scale_tril, noise))
 

@@ -72,7 +72,8 @@ class Rayleigh(Univariate):
         far = self.scale.detach() * math.sqrt(torch.finfo(value.dtype).max)
 
         def log_density(x: Tensor) -> Tensor:
-            return log_to_zero(x) - 2 * self.scale.log() - 0.5 * (x / self.scale).square()
+            y = x / self.scale
+            return torch.addcmul(torch.sub(log_to_zero(x), self.scale.log(), alpha=2), y, y, value=-0.5)
 
         return zero_outside(self, value, self.scale, log_density, far)
 

@@ -15,11 +15,13 @@ COTH = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555, -1382 / 638512875, 4 / 18
 
 def log_ratio(x: Tensor, y: Tensor) -> Tensor:
     """log(x/y) for x ≥ y > 0, to full precision when x is close to y, without forming x/y, which may overflow."""
-    difference = x.log() - y.log()  # its derivatives 1/x and −1/y neither overflow nor underflow
     with torch.no_grad():
         root = y.sqrt()
-        rounding_error = 2 * torch.log1p((x - y) / (root * (x.sqrt() + root))) - difference
-    return difference + rounding_error
+        exact = 2 * torch.log1p((x - y) / torch.addcmul(y, x.sqrt(), root))
+    if not torch.is_grad_enabled():
+        return exact
+    difference = x.log() - y.log()  # its derivatives 1/x and −1/y neither overflow nor underflow
+    return difference + (exact - difference).detach()
 
 
 class Reciprocal(Univariate):

@@ -1,4 +1,4 @@
-r"""Tails of Student's t and of the von Mises distribution, in the same way as those in `_tails`.
+r"""Tails of Student's t and of the von Mises distribution, in the same way as those in `shape_tails`.
 
 Both densities are even, so the tails follow from those of |y|. For Student's t with few degrees of freedom they are
 computed from the beta distribution of y²/(ν + y²); with many, the derivative in ν would be the small difference of two
@@ -6,6 +6,7 @@ large terms there, and the score is integrated instead.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -104,30 +105,52 @@ def von_mises_log_tail(concentration: Tensor, t: Tensor) -> Tensor:
     return with_slopes(_von_mises_parts, concentration, t)
 
 
-def _one_less_mean(k: Tensor) -> Tensor:
+def _one_less_mean(k: Tensor, terms: int) -> Tensor:
     """1 − I₁(κ)/I₀(κ), from Gauss's continued fraction, or its asymptotic series where that would cancel."""
     large = k > 60
     half = torch.where(large, 0.5, k / 2)
     ratio = torch.zeros_like(k)  # I₍ₙ₊₁₎/I₍ₙ₎
-    for n in range(80, -1, -1):
-        ratio = half / (n + 1 + half * ratio)
+    for n in range(terms, 0, -1):
+        ratio = half / (n + half * ratio)
+    if terms == _FEW[1]:
+        return 1 - ratio
     v = torch.where(large, k, 60.0).reciprocal()
-    terms = (1 / 2, 1 / 8, 1 / 8, 25 / 128, 13 / 32, 1073 / 1024, 103 / 32, 375733 / 32768, 23797 / 512)
+    coefficients = (
+        1 / 2,
+        1 / 8,
+        1 / 8,
+        25 / 128,
+        13 / 32,
+        1073 / 1024,
+        103 / 32,
+        375733 / 32768,
+        23797 / 512,
+    )
     series = torch.zeros_like(v)
-    for term in reversed(terms):
-        series = v * (term + series)
+    for coefficient in reversed(coefficients):
+        series = v * (coefficient + series)
     return torch.where(large, series, 1 - ratio)
 
 
+# Nodes, and terms of the continued fraction, that leave 1e-14 for κ ≤ 3 and for any κ.
+_FEW, _ENOUGH = (16, 14), (32, 60)
+
+
 def _von_mises_parts(k: Tensor, t: Tensor) -> Any:
+    return by_region(
+        k <= 3, partial(_von_mises_sum, _FEW), partial(_von_mises_sum, _ENOUGH), (1.0, 1.0), k, t
+    )
+
+
+def _von_mises_sum(sizes: tuple[int, int], k: Tensor, t: Tensor) -> Any:
     """∫ p over (t, π), as far as it matters, or over (0, t); the score in κ is cos s − I₁(κ)/I₀(κ)."""
-    lack = _one_less_mean(k)
+    lack = _one_less_mean(k, sizes[1])
     square = (t / 2).sin().square()
     above = von_mises_is_above(k, t)
     sign = torch.where(above, -1.0, 1.0).to(t)
     with torch.no_grad():
         end = 2 * (square + FALL / (2 * k)).detach().clamp(max=1.0).sqrt().asin()
-    nodes, weights = legendre(32, t)
+    nodes, weights = legendre(sizes[0], t)
     start, length = torch.where(above, t, 0.0), torch.where(above, end - t, t)
     turn = (start / 2 + length / 2 * nodes).sin().square()
     density = weights * torch.exp(2 * k * (square - turn))

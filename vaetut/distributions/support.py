@@ -24,12 +24,30 @@ from torch.distributions import (
 )
 from torch.distributions.constraints import Constraint
 
+from vaetut._support.validate import distribution
 from vaetut.distributions.copies import tensors_of
 
 
 def is_transformed(q: Any) -> bool:
     """Whether the support must be computed from q's base: for torch the support of 5 + Gamma is "real"."""
     return isinstance(q, TransformedDistribution) and type(q).support is TransformedDistribution.support
+
+
+def is_discrete(q: Distribution) -> bool:
+    """Whether q has atoms; torch calls the support of a shifted Poisson "real".
+
+    Example:
+        >>> from torch.distributions import Poisson
+        >>> is_discrete(TransformedDistribution(Poisson(torch.tensor(2.0)), [AffineTransform(1.0, 1.0)]))
+        True
+    """
+    while isinstance(q, TransformedDistribution | Independent | MixtureSameFamily):
+        q = q.component_distribution if isinstance(q, MixtureSameFamily) else q.base_dist
+    try:
+        support: Any = q.support
+    except NotImplementedError:
+        return False
+    return bool(getattr(support, "is_discrete", False))
 
 
 def support_ends(q: Distribution) -> tuple[Tensor, Tensor]:
@@ -60,8 +78,7 @@ def support_ends(q: Distribution) -> tuple[Tensor, Tensor]:
         >>> low.item(), high.item(), high.requires_grad
         (-inf, 5.0, True)
     """
-    if not isinstance(q, Distribution):
-        raise TypeError(f"q must be a torch.distributions.Distribution, got {type(q).__name__}")
+    distribution(q, "q")
     if isinstance(q, Independent):
         return support_ends(q.base_dist)
     if isinstance(q, MixtureSameFamily):

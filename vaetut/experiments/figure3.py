@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vaetut.aevb import rng
 from vaetut.data import load
 from vaetut.experiments import runner
 from vaetut.experiments.marginal import marginal_likelihood
@@ -32,8 +33,6 @@ from vaetut.experiments.trainer import (
     fixed_binarization,
     new_model,
     pick_learning_rate,
-    random_state,
-    seeded,
 )
 
 DEFAULTS = Settings(
@@ -195,5 +194,5 @@ def _point(seen: Tensor, unseen: Tensor, trainer: Loop) -> dict[str, Any]:
 
 
 def _mean(trainer: Loop, x: Tensor) -> float:
-    with random_state(seeded(0)):
+    with rng.seeded(0):
         return float(marginal_likelihood(trainer.model, x).value.double().mean())

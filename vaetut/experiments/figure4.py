@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaetut._support.validate import positive_int
+from vaetut.aevb import rng
 from vaetut.data import ImageData, binarize, load
 from vaetut.exact import LatentVariableModel
 from vaetut.experiments import figure2, runner
@@ -26,10 +27,8 @@ from vaetut.experiments.trainer import (
     aevb_objective,
     fixed_binarization,
     new_model,
-    random_state,
-    seeded,
 )
-from vaetut.models import VAE
+from vaetut.models import VAE, grid_of_codes
 
 DEFAULTS = replace(figure2.DEFAULTS, samples=1_000_000)
 LEARNING_RATE = 0.001
@@ -72,7 +71,7 @@ def run(data: str = "mnist", **settings: Any) -> dict[str, Any]:
     others = [curve for curve in figure2.curves(replace(chosen, methods=("AEVB",))) if curve.points]
     shape, rows = load(data).image_shape, []
     for curve in [plane, *others]:
-        with torch.no_grad(), random_state(seeded(chosen.seed)):
+        with torch.no_grad(), rng.seeded(chosen.seed):
             model = curve.trainer.model
             drawn = model.likelihood(model.prior.sample((SAMPLES_PER_ROW,))).mean
         done = {"latent_dim": curve.settings["latent_dim"], "samples": curve.points[-1]["samples"]}
@@ -114,9 +113,7 @@ def curves(settings: Settings) -> list[Curve]:
 def manifold(model: LatentVariableModel, steps: int = GRID) -> Tensor:
     r"""The images that a decoder makes from a square of codes, ``[steps * steps, data]``, row by row.
 
-    The codes are $z = \Phi^{-1}(u)$ for u on a regular grid inside the unit square (``eq-exp-manifold``), the
-    inverse CDF of each latent variable's prior. So every code stands for the same probability
-    under the prior, ``1 / steps**2``, and the middle of the plane, where most codes lie, fills most of the picture.
+    The codes are those of `vaetut.models.grid_of_codes` (``eq-exp-manifold``).
 
     Args:
         model: a model with a standard normal prior in two dimensions.
@@ -130,12 +127,9 @@ def manifold(model: LatentVariableModel, steps: int = GRID) -> Tensor:
         >>> manifold(VAE(data_dim=64, latent_dim=2, hidden_dim=10), 3).shape
         torch.Size([9, 64])
     """
-    positive_int(steps, "steps")
     if model.prior.event_shape != (2,):
         raise ValueError(f"model must have 2 latent dimensions, got {tuple(model.prior.event_shape)}")
-    like = model.prior.mean
-    u = (torch.arange(steps, dtype=like.dtype, device=like.device) + 0.5) / steps
-    return model.likelihood(torch.cartesian_prod(*[torch.special.ndtri(u)] * 2)).mean
+    return model.likelihood(grid_of_codes(steps, model.prior.mean).flatten(0, 1)).mean
 
 
 @torch.no_grad()
@@ -144,7 +138,7 @@ def projection(model: VAE, images: ImageData, count: int = PROJECTED) -> dict[st
 
     Args:
         model: an encoder's model.
-        images: the test images are rounded to ink and paper, each pixel at one half.
+        images: the test images, which are made black and white by a threshold of one half.
         count: so many images, or all if there are fewer.
 
     Returns:

@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vaetut._support.validate import checks, one_of
+from vaetut.aevb import rng
 from vaetut.data import binarize, load
 from vaetut.experiments.runs import results, write_json
-from vaetut.experiments.trainer import BATCH_SIZE, fixed_binarization, new_model, random_state, seeded
+from vaetut.experiments.trainer import BATCH_SIZE, fixed_binarization, new_model
 from vaetut.models import VAE
 
 INITIAL_WEIGHT_SCALE = 0.01  # standard deviations of q(θ) at the start
@@ -130,7 +131,7 @@ def fit(
     posterior = WeightPosterior(model.decoder)
     parameters = [*model.encoder.parameters(), *posterior.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
-    with random_state(seeded(seed)), checks(False):
+    with rng.seeded(seed), checks(False):
         order = torch.randperm(len(x))
         for visit in range(samples // BATCH_SIZE):
             place = visit % (len(x) // BATCH_SIZE)
@@ -152,7 +153,7 @@ def fit(
 @torch.no_grad()
 def evaluate(model: VAE, posterior: WeightPosterior, x: Tensor, draws: int, seed: int = 0) -> float:
     """The mean bound in nats over ``x [M, D]``; over ``draws`` draws of the weights, or at their means for 0."""
-    with random_state(seeded(seed)), checks(False):
+    with rng.seeded(seed), checks(False):
         if draws == 0:
             return float(bound_given_weights(model, posterior.mean(), x).mean())
         values = [bound_given_weights(model, posterior.rsample(), x).mean() for _ in range(draws)]

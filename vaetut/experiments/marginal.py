@@ -70,9 +70,8 @@ def _estimate(
 ) -> Estimate:
     with torch.no_grad():
         candidates = model.prior.sample((_PRIOR_DRAWS,))
-        log_likelihood = torch.stack(
-            [model.likelihood(z).log_prob(x) for z in candidates], dim=-1
-        )  # [batch, 200], one row at a time to save memory
+        # [batch, 200], one row at a time to save memory
+        log_likelihood = torch.stack([model.likelihood(z).log_prob(x) for z in candidates], dim=-1)
         picked = torch.distributions.Categorical(logits=log_likelihood).sample()
     draws = hmc(
         lambda z: model.likelihood(z).log_prob(x) + model.prior.log_prob(z),

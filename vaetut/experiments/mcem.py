@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
+from vaetut.aevb import rng
 from vaetut.experiments.hmc import adapt, hmc_step
-from vaetut.experiments.trainer import Loop, random_state, seeded
+from vaetut.experiments.trainer import Loop
 from vaetut.models import VAE
 
 NUM_LEAPFROG = 10
@@ -66,7 +67,7 @@ class MonteCarloEM(Loop):
             raise ValueError(
                 "x must be black and white, each pixel 0 or 1; draw it once with vaetut.binarize"
             )
-        with random_state(seeded(seed)):
+        with rng.seeded(seed):
             self.z = model.prior.sample((len(x),))
         self.step_size = x.new_tensor(0.1)
         self.acceptance = x.new_tensor(1.0)

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vaetut._support.files import write_json
+from vaetut._support.files import read_json, write_json
 
 CONFIG, HISTORY = "config.json", "history.json"  # files of a run's folder
 SEEDS = (0, 1, 2)
@@ -43,8 +43,7 @@ def measure(runs: Path, name: str, train: str, evaluate: str) -> dict[str, Any]:
     start = "--resume" if (folder / CONFIG).exists() else train.format(runs=runs)
     vaetut("train", "--out", str(folder), *shlex.split(start))
     result = vaetut("evaluate", str(folder), *shlex.split(evaluate))
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+    config, history = read_json(folder / CONFIG), read_json(folder / HISTORY)
     return {
         "commands": [
             f"vaetut train --out runs/{name} {train.format(runs='runs')}",

@@ -8,7 +8,6 @@ for each tensor, which changes a pixel's probability by less than is visible.
 
 import argparse
 import base64
-import importlib.resources
 import itertools
 import json
 from pathlib import Path
@@ -18,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from vaetut._support.files import packaged_json
+from vaetut.aevb import rng
 from vaetut.data import ImageData, load
 
 WIDTHS = (2, 100, 100, 784)
@@ -35,9 +36,8 @@ def mnist_decoder() -> tuple[nn.Sequential, tuple[int, int]]:
         >>> decoder(torch.zeros(5, 2)).shape, shape
         (torch.Size([5, 784]), (28, 28))
     """
-    text = importlib.resources.files("vaetut.experiments").joinpath(FILE).read_text(encoding="utf-8")
     decoder = network(WIDTHS)
-    decoder.load_state_dict(unpack(json.loads(text)))
+    decoder.load_state_dict(unpack(packaged_json("vaetut.experiments", FILE)))
     return decoder.requires_grad_(False), IMAGE_SHAPE
 
 
@@ -85,20 +85,20 @@ def bound(encoder: nn.Module, decoder: nn.Module, x: Tensor) -> Tensor:
 
 def fit(data: ImageData, epochs: int = 150, batch_size: int = 200, seed: int = 0) -> dict[str, Any]:
     """Train encoder and decoder on images drawn again from the gray values in each epoch; return the file's content."""
-    torch.manual_seed(seed)
-    encoder, decoder = network((784, 300, 100, 4)), network(WIDTHS)
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)
-    steps = epochs * -(-len(data.train) // batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(epochs):
-        for index in torch.randperm(len(data.train)).split(batch_size):
-            loss = -bound(encoder, decoder, torch.bernoulli(data.train[index])).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    with torch.no_grad():
-        test = bound(encoder, decoder, torch.bernoulli(data.test)).mean().item()
+    with rng.seeded(seed):
+        encoder, decoder = network((784, 300, 100, 4)), network(WIDTHS)
+        optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)
+        steps = epochs * -(-len(data.train) // batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(epochs):
+            for index in torch.randperm(len(data.train)).split(batch_size):
+                loss = -bound(encoder, decoder, torch.bernoulli(data.train[index])).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+        with torch.no_grad():
+            test = bound(encoder, decoder, torch.bernoulli(data.test)).mean().item()
     return {"widths": WIDTHS, "epochs": epochs, "test_bound": round(test, 2), "parameters": pack(decoder)}
 
 

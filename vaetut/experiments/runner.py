@@ -142,8 +142,8 @@ def _grow_in_processes(
     """
     with tempfile.TemporaryDirectory() as folder:
         if settings.state_dir is None:
-            settings = replace(settings, state_dir=Path(folder))
             # curves without a state folder have no state for another process
+            settings = replace(settings, state_dir=Path(folder))
         with multiprocessing.get_context("spawn").Pool(settings.jobs, _begin_process) as pool:
             for point in points:
                 due = [i for i, c in enumerate(curves) if not c.points or c.points[-1]["samples"] < point]

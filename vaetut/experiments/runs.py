@@ -5,7 +5,6 @@ continues from there.
 """
 
 import importlib.resources
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -174,7 +173,7 @@ def stored(name: str) -> dict[str, Any]:
     )
     if name not in names:
         raise ValueError(f"no results called {name!r} come with the package; there are {', '.join(names)}")
-    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = files.packaged_json("vaetut.experiments", f"results/{name}.json")
     return content
 
 

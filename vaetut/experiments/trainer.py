@@ -7,14 +7,14 @@ algorithms, needs a loop that trains to any number of samples and can be saved t
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vaetut._support.validate import checks, one_of
+from vaetut.aevb import rng
 from vaetut.aevb.optimizers import OPTIMIZERS
 from vaetut.bounds import sgvb_b
 from vaetut.data import binarize
@@ -79,7 +79,7 @@ class Loop(ABC):
         )
         self.visits = 0  # minibatches drawn
         self.seconds = self.cpu_seconds = 0.0
-        self._random_state = seeded(seed)
+        self._random_state = torch.Generator().manual_seed(seed).get_state()
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     @property
@@ -95,13 +95,14 @@ class Loop(ABC):
         """
         start, cpu_start = time.perf_counter(), time.process_time()
         last = torch.zeros(())
-        with random_state(self._random_state) as generator, checks(False):
+        with rng.unchanged(), checks(False):
+            torch.set_rng_state(self._random_state)
             while self.samples < samples:
                 index = self._next_index()
                 batch = self.x[index]
                 last = self.step(binarize(batch) if self.is_gray else batch, index)
                 self.visits += 1
-            self._random_state = generator.get_state()
+            self._random_state = torch.get_rng_state()
         self.seconds += time.perf_counter() - start
         self.cpu_seconds += time.process_time() - cpu_start
         if not math.isfinite(float(last)):
@@ -197,7 +198,7 @@ def new_model(data_dim: int, latent_dim: int, hidden_dim: int, *, seed: int) -> 
         >>> round(model.encoder[0].weight.std().item(), 2)
         0.1
     """
-    with random_state(seeded(seed)):
+    with rng.seeded(seed):
         model = VAE(data_dim, latent_dim, hidden_dim).float()
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=INITIAL_SCALE)
@@ -244,7 +245,7 @@ def mean_bound(model: VAE, x: Tensor, seed: int = 0) -> float:
         >>> mean_bound(model, load("digits").test.round()) < -40  # 64 fair coins have -44.4
         True
     """
-    with random_state(seeded(seed)), checks(False):
+    with rng.seeded(seed), checks(False):
         return float(
             torch.cat([sgvb_b(model, model.encode(part), part) for part in x.split(1000)]).double().mean()
         )
@@ -253,16 +254,3 @@ def mean_bound(model: VAE, x: Tensor, seed: int = 0) -> float:
 def fixed_binarization(x: Tensor, seed: int = 0) -> Tensor:
     """Black-and-white images drawn once with the gray values as probabilities, the same for every curve."""
     return binarize(x, generator=torch.Generator().manual_seed(seed))
-
-
-def seeded(seed: int) -> Tensor:
-    """The state of torch's random numbers on the CPU after ``manual_seed(seed)``, for `random_state`."""
-    return torch.Generator().manual_seed(seed).get_state()
-
-
-@contextmanager
-def random_state(state: Tensor) -> Iterator[torch.Generator]:
-    """Inside the block torch's random numbers on the CPU start from ``state``; their state is restored at the end."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.set_state(state)
-        yield torch.default_generator

@@ -1,5 +1,4 @@
-r"""The wake-sleep algorithm (Hinton, Dayan, Frey & Neal 1995), which AEVB is compared with in figures 2 and 3: chapter
-12.
+r"""The wake-sleep algorithm (Hinton, Dayan, Frey & Neal 1995), beside AEVB in figures 2 and 3: chapter 12.
 
 It trains the same two networks as AEVB with two objectives, one for each network, in place of a single one.
 """
@@ -8,10 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Independent
 
 from vaetut._support.validate import positive_int
-from vaetut.models import VAE
+from vaetut.models import VAE, is_bernoulli
 
 
 class WakeSleep(NamedTuple):
@@ -66,7 +64,7 @@ def wake_sleep(model: VAE, x: Tensor, num_dreams: int | None = None) -> WakeSlee
 
 def _sample(model: VAE, z: Tensor) -> Tensor:
     likelihood = model.likelihood(z)
-    if isinstance(likelihood, Independent) and isinstance(likelihood.base_dist, Bernoulli):
+    if is_bernoulli(likelihood):
         probability = likelihood.mean
         return (torch.rand_like(probability) < probability).to(z.dtype)
     return likelihood.sample()

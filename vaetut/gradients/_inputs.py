@@ -6,16 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.distributions import Distribution, Independent, MixtureSameFamily, TransformedDistribution
 
-from vaetut._support.validate import positive_int
+from vaetut._support.validate import distribution, positive_int
 
 
 def check(q: Any, num_samples: Any) -> torch.Size:
     """The shape of the surrogates, ``[num_samples, *q.batch_shape]``."""
-    if not isinstance(q, Distribution):
-        raise TypeError(f"q must be a torch.distributions.Distribution, got {type(q).__name__}")
-    return torch.Size((positive_int(num_samples, "num_samples"), *q.batch_shape))
+    return torch.Size((positive_int(num_samples, "num_samples"), *distribution(q, "q").batch_shape))
 
 
 def values_of(f: Callable[[Tensor], Tensor], z: Tensor, shape: torch.Size) -> Tensor:
@@ -53,23 +50,3 @@ def with_gradient(surrogate: Tensor) -> Tensor:
 def is_differentiated(value: Tensor) -> bool:
     """Whether ``value`` has a gradient: in reverse mode, or as a tangent in forward mode (``torch.func.jvp``)."""
     return value.requires_grad or forward_ad.unpack_dual(value).tangent is not None
-
-
-def is_discrete(q: Distribution) -> bool:
-    """Whether q has atoms; torch calls the support of a shifted Poisson "real"."""
-    while isinstance(q, TransformedDistribution | Independent | MixtureSameFamily):
-        q = q.component_distribution if isinstance(q, MixtureSameFamily) else q.base_dist
-    try:
-        support: Any = q.support
-    except NotImplementedError:
-        return False
-    return bool(getattr(support, "is_discrete", False))
-
-
-def name_of(q: Distribution) -> str:
-    """The class of q, for messages."""
-    if isinstance(q, MixtureSameFamily):
-        return f"MixtureSameFamily({name_of(q.component_distribution)})"
-    if isinstance(q, Independent) or type(q) is TransformedDistribution:
-        return f"{type(q).__name__}({name_of(q.base_dist)})"
-    return type(q).__name__

@@ -24,11 +24,10 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-from vaetut._support.validate import has_no_values, values_are_checked
+from vaetut._support.validate import has_no_values, name_of, values_are_checked
 from vaetut.distributions import Elliptical
 from vaetut.distributions.copies import tensors_of, with_tensors
-from vaetut.distributions.support import by_coordinate, is_transformed, support_ends
-from vaetut.gradients._inputs import is_discrete, name_of
+from vaetut.distributions.support import by_coordinate, is_discrete, is_transformed, support_ends
 
 _LEAST_POWER = 0.02  # a density whose power law at an end has a smaller exponent is taken to jump there
 
@@ -44,7 +43,7 @@ def refuse_moving_support(q: Distribution) -> None:
         if values_are_checked() and _transform_moves(_by_coordinate(part)):
             raise _moves(q)
     elif isinstance(part, Elliptical):
-        if values_are_checked() and _rim_moves(part):
+        if values_are_checked() and _boundary_moves(part):
             raise _moves(q)
     elif _has_moving_bounds(part) and (is_discrete(part) or not _vanishes_where_it_moves(part)):
         raise _moves(q)
@@ -97,17 +96,17 @@ def _for_each(value: Tensor, axis: int) -> Tensor:
     return value.unsqueeze(axis) if value.dim() >= -axis else value
 
 
-def _rim_moves(q: Elliptical) -> bool:
-    """Whether the density of an elliptical q jumps at the rim of its support, an ellipsoid, and that moves."""
+def _boundary_moves(q: Elliptical) -> bool:
+    """Whether the density of an elliptical q jumps at the boundary of its support, an ellipsoid, which moves."""
     try:
         ends = support_ends(q.radial)
         moving = any(tensor.requires_grad for tensor in (q.loc, q.scale_tril))
-        rims = [
+        bounds = [
             (end, inward)
             for end, inward in zip(ends, (1, -1), strict=True)
             if bool((end.isfinite() & (end != 0)).any()) and (moving or _depends(end, q.radial))
         ]
-        return not all(_vanishes(q.radial, end, inward) for end, inward in rims)
+        return not all(_vanishes(q.radial, end, inward) for end, inward in bounds)
     except (NotImplementedError, ValueError):
         return False
     except RuntimeError as error:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 from torch.distributions.utils import _sum_rightmost as sum_rightmost
 
-from vaetut.gradients._inputs import is_differentiated, name_of
+from vaetut._support.validate import name_of
+from vaetut.gradients._inputs import is_differentiated
 
 
 def optimal_control(values: Tensor, q: Distribution, z: Tensor) -> Tensor:

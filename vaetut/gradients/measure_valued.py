@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from vaetut.gradients._inputs import check, is_differentiated, name_of, values_of, with_gradient
+from vaetut._support.validate import name_of
+from vaetut.gradients._inputs import check, is_differentiated, values_of, with_gradient
 
 # How many numbers the moved copies of the draws may hold at once, 4 MB in float32.
 _CHUNK_ELEMENTS = 2**20

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaetut.gradients._inputs import check, is_differentiated, is_discrete, name_of, values_of, with_gradient
+from vaetut._support.validate import name_of
+from vaetut.distributions.support import is_discrete
+from vaetut.gradients._inputs import check, is_differentiated, values_of, with_gradient
 from vaetut.reparam import reparameterize
 
 

@@ -27,8 +27,7 @@ def score_function(
     that end, as that of $2 (\phi - z) / \phi^2$ on $(0, \phi)$ does; otherwise an error is raised, also through
     transforms, ``Independent`` and mixtures. Even then its variance is infinite, unless the density goes to 0 faster
     than linearly, or f vanishes there too. **A jump of the density inside of the support that moves with a parameter is
-    not
-    detected**, as in a density of your own: there the estimate is wrong, without an error.
+    not detected**, as in a density of your own: there the estimate is wrong, without an error.
 
     A baseline b that does not depend on its own draw does not change the mean (``eq-grad-baseline``) and can reduce the
     variance a lot. It is computed separately for every batch element.

@@ -49,8 +49,8 @@ from vaetut.distributions._special import (
     draw_log_gamma,
     log_gamma_quantile,
     log_max,
+    log_standard_gamma,
     matvec,
-    open_uniform,
 )
 from vaetut.reparam._map import Map
 from vaetut.reparam.noise import JointNoise, StandardExponential, StandardNormal, StandardUniform
@@ -224,9 +224,8 @@ def transformed(q: TransformedDistribution) -> Map:
 
     if noise is None or g is None:
         return Map(None, None, draw)
-    surplus = len(noise.batch_shape) - len(
-        q.batch_shape
-    )  # a transform may join batch dimensions to the event
+    # a transform may join batch dimensions to the event
+    surplus = len(noise.batch_shape) - len(q.batch_shape)
     return Map(
         Independent(noise, surplus, validate_args=False) if surplus else noise, lambda eps: push(g(eps)), draw
     )
@@ -314,15 +313,8 @@ def _draw(like: Tensor) -> Callable[[Tensor, torch.Size], Tensor]:
 
 
 def _draw_fast(shape: Tensor, size: torch.Size) -> Tensor:
-    """Draw y = log(G / a) with the gradient that torch has for its gamma variables.
-
-    For a < 1 a variable of shape a + 1 is drawn, and $G = G' u^{1/a}$ in logs, so that a small G does not underflow.
-    """
-    shape = shape.expand(size)
-    small = shape.detach() < 1
-    y = torch._standard_gamma(torch.where(small, shape + 1, shape)).log() - shape.log()
-    u = open_uniform(size, dtype=shape.dtype, device=shape.device)
-    return torch.where(small, y + u.log() / shape, y)
+    """Draw y = log(G / a) with the gradient that torch has for its gamma variables."""
+    return log_standard_gamma(shape.expand(size))
 
 
 def _of_gammas(

@@ -187,7 +187,7 @@ def kumaraswamy(q: Kumaraswamy, u: Tensor) -> Tensor:
     remark="F is the CDF of the base, whose parameters get their gradients too",
 )
 def truncated(q: Truncated) -> Map:
-    # rsample has its uniform numbers in float64 for a float32 q too: between two levels fewer of them would do harm.
+    # rsample takes uniform numbers in float64 for a float32 q too: far out, float32 has few numbers between two levels.
     return Map(StandardUniform(q.low, q.batch_shape), q.icdf, q.rsample)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 from torch.types import _size
 
-from vaetut.distributions._special import open_uniform
+from vaetut.distributions._special import HALF_LOG_2PI, open_uniform
 
 
 class _OpenUnitInterval(constraints.Constraint):
@@ -131,7 +131,7 @@ class StandardNormal(StandardNoise):
         return torch.randn(shape, dtype=dtype, device=device, generator=generator)
 
     def _log_density(self, value: Tensor) -> Tensor:
-        return -0.5 * value.square() - 0.5 * math.log(2 * math.pi)
+        return -0.5 * value.square() - HALF_LOG_2PI
 
     def cdf(self, value: Tensor) -> Tensor:
         """Φ(ε), of each variable of the event."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
+from vaetut._support.validate import distribution as check_distribution
 from vaetut._support.validate import one_of
 from vaetut.reparam._map import Map, Reparameterization
 
@@ -73,12 +74,8 @@ class _Choice(NamedTuple):
 
 _table: list[_Rule] = []  # all that have been registered
 _rules: dict[tuple[type[Distribution], str], _Rule] = {}  # those in use
-_DENSITY = (
-    "log_prob",
-    "sample",
-    "rsample",
-    "icdf",
-)  # a class that defines one of them does not use the maps of its base
+# A class that defines one of these does not use the maps of its base.
+_DENSITY = ("log_prob", "sample", "rsample", "icdf")
 
 
 def register_reparameterization(
@@ -98,9 +95,8 @@ def register_reparameterization(
 
     The function is looked up as torch's ``kl_divergence`` does: the most derived class is used. A later registration
     for a pair replaces an earlier one. A subclass that defines its own ``log_prob``, ``sample``, ``rsample`` or
-    ``icdf``
-    is another distribution, and does not use the map of its base: it has the implicit map of any univariate density, or
-    a map that is registered for it.
+    ``icdf`` is another distribution, and does not use the map of its base: it has the implicit map of any univariate
+    density, or a map that is registered for it.
 
     Args:
         distribution: the class; the function is used for its subclasses too if they keep its density and its sampler.
@@ -195,7 +191,7 @@ def reparameterize(q: Distribution, via: str | None = None) -> Reparameterizatio
         tensor([-1.0000,  1.0000,  3.0000])
     """
     if not isinstance(q, Distribution) or (via is not None and via not in FAMILIES):
-        _check_distribution(q)
+        check_distribution(q, "q")
         one_of(via, "via", FAMILIES)
     if isinstance(q, Independent):
         return _unwrap(q, via)
@@ -239,7 +235,7 @@ def families(q: Distribution | type[Distribution]) -> tuple[str, ...]:
         if not issubclass(q, Distribution):
             raise TypeError(f"q must be a distribution or a class of distributions, got {q!r}")
     else:
-        _check_distribution(q)
+        check_distribution(q, "q")
         while isinstance(q, Independent):
             q = q.base_dist
     kind = q if isinstance(q, type) else type(q)
@@ -378,8 +374,3 @@ def parameters(kind: type[Distribution]) -> tuple[str, ...]:
         for p in list(named)[1:]
         if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "validate_args" and p.name not in whole
     )
-
-
-def _check_distribution(q: Any) -> None:
-    if not isinstance(q, Distribution):
-        raise TypeError(f"q must be a torch.distributions.Distribution, got {type(q).__name__}")

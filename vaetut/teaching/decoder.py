@@ -1,7 +1,7 @@
 """`explore_decoder`: a decoder with two latent variables that runs inside the page, for any code. Chapters 0 and 11.
 
-The weights stand in the cell's output, and a few lines of JavaScript compute the image while the reader drags through
-the plane of codes. No kernel and no frames: 7,000 weights weigh 28 kB.
+The weights are part of the cell's output, and a few lines of JavaScript compute the image while the reader drags
+through the plane of codes. It needs no kernel and no frames; 7,000 weights take 28 kB.
 """
 
 import base64
@@ -27,12 +27,12 @@ class DecoderExplorer:
     """A plane of codes and the image at one of them, as `explore_decoder` returns it; a notebook shows it.
 
     Attributes:
-        alt: what is to be seen, with ``{z_1}`` and ``{z_2}`` in the place of the code.
+        alt: what the picture shows, with ``{z_1}`` and ``{z_2}`` where the code is named.
         start: the code at which it begins.
         limit: the plane reaches from ``-limit`` to ``limit`` in both directions.
         layers: the network as the page reads it.
         image_shape: height and width of the image.
-        tiles: with how many images in each direction the plane is paved.
+        tiles: the number of images in each direction that cover the plane.
         points: the dots in the plane, in hundredths.
         drawings: what is seen where no script runs.
         still: the same as a PNG file.
@@ -97,9 +97,9 @@ def explore_decoder(
         decoder: `torch.nn.Linear` layers with ReLU, tanh or sigmoid between them, from codes ``[2]`` to logits
             ``[height * width]``.
         image_shape: height and width of the image.
-        alt: what is to be seen, for those who cannot see it, with ``{z_1}`` and ``{z_2}`` in the place of the code.
+        alt: what the picture shows, for those who cannot see it, with ``{z_1}`` and ``{z_2}`` where the code is named.
         points: codes to show as dots in the plane, ``[count, 2]``.
-        tiles: if not 0, the plane is paved with this many images in each direction.
+        tiles: if not 0, this many images in each direction cover the plane.
         limit: the plane reaches from ``-limit`` to ``limit`` in both directions.
         start: the code at which it begins.
 
@@ -196,12 +196,12 @@ def _figure(
             codes = torch.cartesian_prod(middles.flip(0), middles).flip(1).to(example)
             images = decoder(codes).sigmoid().reshape(tiles, tiles, *shape).cpu()
             mosaic = images.transpose(1, 2).reshape(tiles * shape[0], -1)
-            left.imshow(mosaic, cmap="gray_r", vmin=0, vmax=1, extent=(-limit, limit, -limit, limit))
+            left.imshow(mosaic.numpy(), cmap="gray_r", vmin=0, vmax=1, extent=(-limit, limit, -limit, limit))
     if points:
         left.plot(*zip(*points, strict=True), ".", color="0.6", markersize=4)
     left.plot(*start, "+", color=COLORS["accent"], markersize=16, markeredgewidth=3)
     left.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="$z_1$", ylabel="$z_2$")
     left.grid(visible=False)
-    right.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+    right.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1)
     right.axis("off")
     return figure

@@ -16,9 +16,8 @@ from PIL import Image
 
 from vaetut.teaching.vector import DPI
 
-SCALE = (
-    2  # pixels of a picture for each of the page's, so that it is sharp on a screen of twice the resolution
-)
+# Pixels of a picture for each of the page's, so that it is sharp on a screen of twice the resolution.
+SCALE = 2
 MAX_COLORS = 32
 TOLERANCE = 8.0  # mean squared error per pixel, under 3 of 255 levels: a plot with few colors needs fewer
 

@@ -1,7 +1,7 @@
 """Frames of `vaetut.explore` as drawings: SVG whose parts the frames share. Used, through `explore`, in every chapter.
 
 A frame differs from the next in a curve and a few numbers. Everything else, the letters' outlines above all, is kept
-once, so that sixty frames weigh little more than one, and each is sharp at any size.
+once, so that sixty frames take little more space than one, and each is sharp at any size.
 """
 
 import base64
@@ -98,7 +98,7 @@ class Sheet:
         return Drawings(self.size or (0, 0), "".join(text for _, text in self.shared.values()), parts, frames)
 
     def share(self, key: Any, tag: str, text: str) -> str:
-        """The id of something that stands among the shared, under ``key``; ``tag`` and ``text`` make it."""
+        """The id of a shared element with this ``key``, which is made from ``tag`` and ``text`` at the first call."""
         if key not in self.shared:
             name = f"{tag[0]}{len(self.shared)}"
             self.shared[key] = name, f"<{tag} id='{name}'{text}"

@@ -3,15 +3,14 @@
 Used in every chapter; *How this book is tested* explains it.
 """
 
-import json
 import sys
 from functools import lru_cache
-from importlib import resources
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from vaetut._support.files import packaged_json
 from vaetut._support.text import printable
 from vaetut._support.validate import one_of
 
@@ -113,16 +112,13 @@ def verify(
         found = f"equal to {tolerance:.0e}".replace("e-0", "e-") if tolerance else "equal"
     count = "" if a.numel() == 1 else f"all {a.numel()} "
     line = f"✓ {_numbered(label)}    left {_show(a)}    right {_show(b)}    {count}{found}"
-    print(
-        printable(line, sys.stdout)
-    )  # a console without a check mark must not turn a right equation into an error
+    print(printable(line, sys.stdout))  # a console without a check mark must not make an error of it
 
 
 @lru_cache
 def _numbers() -> dict[str, str]:
     """The number of each equation of the book, written when the chapters are."""
-    text = resources.files("vaetut.teaching").joinpath("equations.json").read_text(encoding="utf-8")
-    numbers: dict[str, str] = json.loads(text)
+    numbers: dict[str, str] = packaged_json("vaetut.teaching", "equations.json")
     return numbers
 
 

@@ -6,28 +6,17 @@ so that it neither overflows nor underflows.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
-from torch.nn.functional import logsigmoid
 
 from vaetut._support.validate import any_true
-from vaetut.distributions import Erlang, Gompertz, Logistic, Rayleigh, round_tails
-from vaetut.distributions import shape_tails as tails
-from vaetut.distributions._special import log1mexp
 from vaetut.distributions.copies import tensors_of
 from vaetut.distributions.support import is_transformed, support_ends
-
-TINY = torch.finfo(torch.float64).tiny
-SMALLEST = 1e-150  # for |y|, so that its square does not underflow
-
-# What a family returns for q, z, log s and the side: C/s, where ``lower`` says for each z whether C is F or F − 1. If
-# it is None the family chooses, and may add a constant to C: only the derivatives of C are used then.
-Tail = Callable[[Any, Tensor, Tensor, Tensor | None], Tensor]
+from vaetut.reparam.implicit._families import DENSITIES, MEDIANS, TAILS
 
 
 def tail(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None = None) -> Tensor:
@@ -41,7 +30,7 @@ def tail(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None = None) -> T
     """
     if isinstance(q, td.MixtureSameFamily):
         return _mixture_tail(q, z, log_scale, lower)
-    found = _family(q, _TAILS)
+    found = _family(q, TAILS)
     if found is not None:
         result: Tensor = found(q, z, log_scale, lower)
         return result
@@ -58,7 +47,7 @@ def log_density(q: Any, z: Tensor) -> Tensor:
         return (log_weights(q) + component_log_density(q.component_distribution, z.unsqueeze(-1))).logsumexp(
             -1
         )
-    found = _family(q, _DENSITIES)
+    found = _family(q, DENSITIES)
     if found is not None:
         result: Tensor = found(q, z)
         return result
@@ -75,7 +64,7 @@ def has_cdf(q: Any) -> bool:
         return type(q).log_prob is td.MixtureSameFamily.log_prob and has_cdf(q.component_distribution)
     if q.event_shape or isinstance(q, td.Independent):
         return False
-    if _family(q, _TAILS) is not None:
+    if _family(q, TAILS) is not None:
         return True
     if is_through_transforms(q):
         return has_cdf(q.base_dist)
@@ -88,7 +77,7 @@ def is_known(q: Any) -> bool:
     """Whether the CDF of q is from this module or the package, so that it need not be compared with the density."""
     if isinstance(q, td.MixtureSameFamily):
         return is_known(q.component_distribution)
-    if _family(q, _TAILS) is not None:
+    if _family(q, TAILS) is not None:
         return True
     if is_through_transforms(q):
         return is_known(q.base_dist)
@@ -128,8 +117,8 @@ def _family(q: Any, table: dict[Any, Any]) -> Any:
 
 
 def log_weights(q: Any) -> Tensor:
-    result: Tensor = q.mixture_distribution.logits.log_softmax(-1)
-    return result
+    logits: Tensor = q.mixture_distribution.logits
+    return logits - logits.logsumexp(-1, keepdim=True)  # log_softmax is slower along a short dimension
 
 
 def inside_components(component: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -174,20 +163,32 @@ def component_tails(component: Any, z: Tensor, log_scale: Tensor, lower: Tensor)
 
 def _mixture_tail(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
     """Σ πₖ Cₖ. A weight's derivative is that of πₖ times Cₖ, so that the smaller of F and 1 − F cancels less."""
+    weights, component, z = log_weights(q).exp(), q.component_distribution, z.unsqueeze(-1)
     if lower is None:
-        lower = is_lower(q, z)
-    each = component_tails(
-        q.component_distribution, z.unsqueeze(-1), log_scale.unsqueeze(-1), lower.unsqueeze(-1)
-    )
-    return (log_weights(q).exp() * each).sum(-1)
+        lower = _is_mostly_lower(component, weights.detach(), z.detach())
+    each = component_tails(component, z, log_scale.unsqueeze(-1), lower.unsqueeze(-1))
+    return (weights * each).sum(-1)
+
+
+@torch.no_grad()
+def _is_mostly_lower(component: Any, weights: Tensor, z: Tensor) -> Tensor:
+    """Whether z lies below the medians of components with half of the weight; else, or if unknown, F(z) < ½.
+
+    If it does, 1 − F is at least ¼, and F at least ¼ if not: C is at most ¾, however small the other one is.
+    """
+    median = _family(component, MEDIANS)
+    if median is not None:
+        return (weights * (z < median(component))).sum(-1) > 0.5
+    shape = torch.broadcast_shapes(z.shape, component.batch_shape)
+    every = torch.ones(shape, dtype=torch.bool, device=z.device)
+    return (weights * component_tails(component, z, torch.zeros_like(z), every)).sum(-1) < 0.5
 
 
 def check_no_gap(q: Any) -> None:
     """Raise if the weights of a mixture move mass from one component to another across a gap in the support.
 
     The quantile jumps there, at a u that moves with the weights: this adds a term to the gradient of an expectation
-        that
-    is in no derivative of a draw. An end of a component that moves is allowed, since F stays continuous.
+    that is in no derivative of a draw. An end of a component that moves is allowed, since F stays continuous.
     """
     weights = q.mixture_distribution.logits
     if not weights.requires_grad or not torch.is_grad_enabled() or _share_support(q.component_distribution):
@@ -205,15 +206,9 @@ def check_no_gap(q: Any) -> None:
         )
 
 
-@torch.no_grad()
-def is_lower(q: Distribution, z: Tensor) -> Tensor:
-    """Whether F(z) < ½."""
-    return tail(q, z, torch.zeros_like(z), torch.ones_like(z, dtype=torch.bool)) < 0.5
-
-
 def overrides_cdf(q: Any) -> bool:
     """Whether the class of q is a subclass of a known family with its own density or CDF."""
-    return any(isinstance(q, kind) for kind in _TAILS) and _family(q, _TAILS) is None
+    return any(isinstance(q, kind) for kind in TAILS) and _family(q, TAILS) is None
 
 
 def is_through_transforms(q: Any) -> bool:
@@ -243,247 +238,3 @@ def _generic_tail(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) ->
     above = q.survival(z) if hasattr(q, "survival") else 1 - below
     lower = below < 0.5 if lower is None else lower
     return torch.where(lower, below, -above) * (-log_scale).exp()
-
-
-# ------------------------------------------------------------------------------------------------------- families
-
-
-def _from_natural(value: Tensor, offset: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-    """C/s from a value that differs from F/s by a constant: F = s · value + offset."""
-    if lower is None:
-        return value
-    shift = offset - torch.where(lower, 0.0, 1.0)
-    return value + torch.where(shift == 0, 0.0, shift * (-log_scale).exp())
-
-
-def symmetric(log_cdf: Callable[[Tensor], Tensor]) -> Tail:
-    """A symmetric location-scale family, from log F of the standard variable."""
-
-    def family(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-        y = (z - q.loc) / q.scale
-        sign = torch.where(y.detach() < 0 if lower is None else lower, 1.0, -1.0).to(y)
-        return sign * torch.exp(log_cdf(sign * y) - log_scale)
-
-    return family
-
-
-def hazard(hazard_of: Callable[[Any, Tensor], Tensor], falling: bool = False) -> Tail:
-    """A family with F = 1 − e^−E, from the cumulative hazard E; with F = e^−E if ``falling``."""
-
-    def family(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-        e = hazard_of(q, z)
-        small = e.detach() < math.log(2) if lower is None else lower != falling
-        near = -torch.expm1(-torch.where(small, e, 1.0)) * torch.exp(torch.where(small, -log_scale, 0.0))
-        value = torch.where(small, near, -torch.exp(torch.where(small, 0.0, -e - log_scale)))
-        return -value if falling else value
-
-    return family
-
-
-def _log_normal_cdf(y: Tensor) -> Tensor:
-    """log Φ(y): torch's has no batching rule for vmap."""
-    left = y < 0
-    tail = torch.special.erfcx(torch.where(left, -y, 1.0) / math.sqrt(2)).log() - math.log(2)
-    right = torch.log1p(-0.5 * torch.special.erfc(torch.where(left, 1.0, y) / math.sqrt(2)))
-    return torch.where(left, tail - y.square() / 2, right)
-
-
-def _log_laplace_cdf(y: Tensor) -> Tensor:
-    left = y < 0
-    right = torch.log1p(-0.5 * torch.exp(-torch.where(left, 1.0, y)))
-    return torch.where(left, y - math.log(2), right)
-
-
-def _log_cauchy_cdf(y: Tensor) -> Tensor:
-    return torch.log(torch.atan2(torch.ones_like(y), -y) / math.pi)
-
-
-def folded(lower_cdf: Callable[[Tensor], Tensor], log_survival: Callable[[Tensor], Tensor]) -> Tail:
-    """The absolute value of a symmetric variable."""
-
-    def family(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-        y = z / q.scale
-        value = -torch.exp(log_survival(y) - log_scale)
-        if lower is None:
-            return value
-        return torch.where(lower, lower_cdf(y) * torch.exp(torch.where(lower, -log_scale, 0.0)), value)
-
-    return family
-
-
-def _uniform(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-    left, right = z - q.low, q.high - z
-    lower = left < right if lower is None else lower
-    return torch.where(lower, left, -right) / (q.high - q.low) * (-log_scale).exp()
-
-
-def _log(z: Tensor) -> Tensor:
-    return z.clamp(min=TINY).log()
-
-
-def _gamma_arguments(q: Any, z: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.broadcast_tensors(q.concentration, _log(z) + q.rate.log())
-
-
-def _gamma(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-    a, log_x = _gamma_arguments(q, z)
-    above = tails.gamma_is_above(a, log_x)
-    value = torch.where(above, -1.0, 1.0) * torch.exp(tails.gamma_log_tail(a, log_x) - log_scale)
-    return _from_natural(value, above.to(z), log_scale, lower)
-
-
-def _gamma_density(q: Any, z: Tensor) -> Tensor:
-    return tails.gamma_log_density(*_gamma_arguments(q, z)) - _log(z)
-
-
-def _beta_arguments(q: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    top = -math.log(torch.finfo(torch.float64).eps / 2)
-    logit = (z.log() - torch.log1p(-z)).clamp(math.log(TINY), top)
-    return torch.broadcast_tensors(q.concentration1, q.concentration0, logit)
-
-
-def _of_beta(value: tuple[Tensor, Tensor, Tensor], log_scale: Tensor, lower: Tensor | None) -> Tensor:
-    above = tails.beta_is_above(*value)
-    result = torch.where(above, -1.0, 1.0) * torch.exp(tails.beta_log_tail(*value) - log_scale)
-    return _from_natural(result, above.to(result), log_scale, lower)
-
-
-def _beta(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-    return _of_beta(_beta_arguments(q, z), log_scale, lower)
-
-
-def _beta_density(q: Any, z: Tensor) -> Tensor:
-    a, b, logit = _beta_arguments(q, z)
-    return tails.beta_log_density(a, b, logit) - logsigmoid(logit) - logsigmoid(-logit)
-
-
-def _f_arguments(q: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """d₁z/d₂ has the odds of a beta variable with concentrations d₁/2, d₂/2."""
-    logit = _log(z) + q.df1.log() - q.df2.log()
-    return torch.broadcast_tensors(q.df1 / 2, q.df2 / 2, logit)
-
-
-def _f(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-    return _of_beta(_f_arguments(q, z), log_scale, lower)
-
-
-def _f_density(q: Any, z: Tensor) -> Tensor:
-    return tails.beta_log_density(*_f_arguments(q, z)) - _log(z)
-
-
-def _student_arguments(q: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    y = (z - q.loc) / q.scale
-    y = y + torch.where(y.detach().abs() < SMALLEST, SMALLEST, 0.0)
-    sign = y.detach().sign()
-    return q.df, sign * y, sign
-
-
-def _student(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-    df, y, sign = _student_arguments(q, z)
-    above = round_tails.student_is_above(df, y)
-    half = 0.5 * torch.exp(round_tails.student_log_tail(df, y) - log_scale)
-    offset = torch.where(above, (sign > 0).to(y), 0.5)
-    return _from_natural(sign * torch.where(above, -half, half), offset, log_scale, lower)
-
-
-def _student_density(q: Any, z: Tensor) -> Tensor:
-    df, y, _ = _student_arguments(q, z)
-    return round_tails.student_log_density(df, y) - q.scale.log()
-
-
-def _von_mises(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-    """The circle is cut at ±π, wherever μ is: F(z) = F₀(z − μ) − F₀(π − μ), with F₀ for a cut at μ ± π."""
-
-    def turned(t: Tensor) -> Tensor:
-        t = t - q.loc
-        return t - 2 * math.pi * torch.round(t.detach() / (2 * math.pi))
-
-    t, cut = torch.broadcast_tensors(turned(z), turned(z.new_full((), math.pi)))
-    both = torch.stack([t, cut])
-    both = both + torch.where(both.detach().abs() < SMALLEST, SMALLEST, 0.0)
-    sign = both.detach().sign()
-    k, size = torch.broadcast_tensors(q.concentration, sign * both)
-    size = size - torch.where(size.detach() > math.pi - 1e-14, 1e-14, 0.0)  # a tail of length 0 has no log
-    above = round_tails.von_mises_is_above(k, size)
-    value = torch.exp(round_tails.von_mises_log_tail(k, size) - log_scale)
-    # F₀, minus 1 for t > 0. Between 0 and t it lacks ±½, which only the sum of the masses needs.
-    half = torch.where(above, 0.0, 0.5 * (-log_scale).exp())
-    first, last = (sign * torch.where(above, -value, value - half)).unbind()
-    value = first - last
-    offset = (t < cut).to(z) + (t >= 0).to(z) - (cut >= 0).to(z)
-    return _from_natural(value, offset, log_scale, lower)
-
-
-def _von_mises_density(q: Any, z: Tensor) -> Tensor:
-    t = z - q.loc
-    return round_tails.von_mises_log_density(q.concentration, t)
-
-
-def _kumaraswamy_hazard(q: Any, z: Tensor) -> Tensor:
-    return -q.concentration0 * log1mexp(-q.concentration1 * _log(z))
-
-
-def _kumaraswamy_density(q: Any, z: Tensor) -> Tensor:
-    a, b = q.concentration1, q.concentration0
-    return a.log() + b.log() + (a - 1) * _log(z) + (b - 1) * log1mexp(-a * _log(z))
-
-
-def _pareto_hazard(q: Any, z: Tensor) -> Tensor:
-    return q.alpha * torch.log1p((z - q.scale) / q.scale)
-
-
-def _general_pareto_hazard(q: Any, z: Tensor) -> Tensor:
-    """log(1 + ξy)/ξ, which is y for ξ = 0."""
-    y = (z - q.loc) / q.scale
-    v = q.concentration * y
-    small = v.detach().abs() < 1e-2
-    near = torch.where(small, v, 0.0)
-    series: Any = 0.0
-    for k in range(9, 0, -1):
-        series = 1 / k - near * series
-    shape = torch.where(small, 1.0, q.concentration)
-    return torch.where(small, y * series, torch.log1p(torch.where(small, 0.0, v)) / shape)
-
-
-def _general_pareto_density(q: Any, z: Tensor) -> Tensor:
-    return -q.scale.log() - (1 + q.concentration) * _general_pareto_hazard(q, z)
-
-
-def _log_normal(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
-    return tail(q.base_dist, _log(z), log_scale, lower)
-
-
-_TAILS: dict[Any, Tail] = {
-    td.Normal: symmetric(_log_normal_cdf),
-    Logistic: symmetric(logsigmoid),
-    td.Laplace: symmetric(_log_laplace_cdf),
-    td.Cauchy: symmetric(_log_cauchy_cdf),
-    td.LogNormal: _log_normal,
-    td.Exponential: hazard(lambda q, z: q.rate * z),
-    td.Weibull: hazard(lambda q, z: torch.exp((_log(z) - q.scale.log()) * q.concentration)),
-    td.Gumbel: hazard(lambda q, z: torch.exp((q.loc - z) / q.scale), falling=True),
-    td.Pareto: hazard(_pareto_hazard),
-    td.Kumaraswamy: hazard(_kumaraswamy_hazard),
-    td.GeneralizedPareto: hazard(_general_pareto_hazard),
-    Rayleigh: hazard(lambda q, z: -q.log_survival(z)),
-    Gompertz: hazard(lambda q, z: -q.log_survival(z)),
-    td.HalfNormal: folded(lambda y: torch.erf(y / math.sqrt(2)), lambda y: math.log(2) + _log_normal_cdf(-y)),
-    td.HalfCauchy: folded(lambda y: 2 / math.pi * torch.atan(y), lambda y: math.log(2) + _log_cauchy_cdf(-y)),
-    td.Uniform: _uniform,
-    Erlang: _gamma,
-    td.Gamma: _gamma,
-    td.Beta: _beta,
-    td.FisherSnedecor: _f,
-    td.StudentT: _student,
-    td.VonMises: _von_mises,
-}
-_DENSITIES: dict[Any, Callable[[Any, Tensor], Tensor]] = {
-    Erlang: _gamma_density,
-    td.Gamma: _gamma_density,
-    td.Beta: _beta_density,
-    td.FisherSnedecor: _f_density,
-    td.StudentT: _student_density,
-    td.VonMises: _von_mises_density,
-    td.Kumaraswamy: _kumaraswamy_density,
-    td.GeneralizedPareto: _general_pareto_density,
-}

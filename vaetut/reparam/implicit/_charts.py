@@ -11,10 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import (
-    Distribution,
-    MixtureSameFamily,
-)
+from torch.distributions import Distribution, MixtureSameFamily
 from torch.nn.functional import logsigmoid
 
 from vaetut._support.validate import any_true
@@ -40,9 +37,8 @@ class Chart(NamedTuple):
     log_density: LogDensity  # of x
     low: float | Tensor = -math.inf  # range of x in which the log-density can be computed
     high: float | Tensor = math.inf
-    sides: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda *masses: (
-        masses
-    )  # from those of x to those of z
+    # from the masses below and above x to those of z
+    sides: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = lambda *masses: masses
 
 
 class Moved(NamedTuple):

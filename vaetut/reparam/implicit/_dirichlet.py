@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet
 
-from vaetut.distributions.shape_tails import beta_is_above, beta_log_density, beta_log_tail
+from vaetut.distributions.shape_tails import beta_slopes
 
 TINY = torch.finfo(torch.float64).tiny
 
@@ -17,12 +17,8 @@ def move_dirichlet(q: Dirichlet, z: Tensor) -> Tensor:
     """
     given, z, concentration = z, z.double(), q.concentration.double()
     others = 1 - torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-    a, b = concentration, (concentration @ others).detach()
+    a, b = concentration.detach(), (concentration @ others).detach()
     x = (z.clamp(min=TINY).log() - (z @ others).clamp(min=TINY).log()).detach()
-    log_tail = beta_log_tail(a, b, x)
-    # dx/dα = −∂F/∂α / g(x), with F or F − 1
-    slope = (
-        torch.where(beta_is_above(a, b, x), 1.0, -1.0) * (log_tail - beta_log_density(a, b, x)).detach().exp()
-    )
-    step = z * slope * (log_tail - log_tail.detach())
+    by_a, by_x = beta_slopes(a, b, x)
+    step = z * (-by_a / by_x) * (concentration - a)  # dx/dα = −(∂F/∂α)/(∂F/∂x), with F or its complement
     return given + (step - z * step.sum(-1, keepdim=True)).to(given.dtype)

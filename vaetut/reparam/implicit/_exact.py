@@ -19,9 +19,11 @@ from vaetut.distributions.shape_tails import under_transform
 from vaetut.reparam.implicit._cdf import log_density, tail
 
 
-def attach_by_cdf(q: Distribution, z: Tensor, u: Tensor | None, hidden: bool = False) -> Tensor:
-    """z with its derivatives in the tensors of q (and in ``hidden`` ones), and in u, of which z is the quantile."""
-    tensors = tensors_of(q)
+def attach_by_cdf(
+    q: Distribution, z: Tensor, u: Tensor | None, hidden: bool = False, tensors: list[Tensor] | None = None
+) -> Tensor:
+    """z with its derivatives in the ``tensors`` of q (and in ``hidden`` ones), and in u, of which z is the quantile."""
+    tensors = tensors_of(q) if tensors is None else tensors
     if hidden or under_transform(z, *tensors, *([] if u is None else [u])):
         return _by_newton(q, z, u)
     attached: Tensor = _ByCdf.apply(q, z, u, *tensors)  # type: ignore[no-untyped-call]
@@ -60,7 +62,7 @@ class _ByCdf(torch.autograd.Function):
         wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
         supply = iter(leaves)
         with torch.enable_grad():
-            q = with_tensors(with_tensors(ctx.q, lambda _: next(supply)), Tensor.double)
+            q = with_tensors(ctx.q, lambda _: next(supply).double())
             z = draw.double().nan_to_num()
             with torch.set_grad_enabled(again):
                 density = log_density(q, z)

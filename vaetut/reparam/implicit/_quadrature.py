@@ -128,9 +128,8 @@ def reach(
         steps = _column(np.arange(1.0, count + 1), center, center.dim() + 1)
         x = (center + sign * torch.exp2(first + stride * (steps - 1))).clamp(low, high)
         above = _evaluate(log_density, x, center.dim()) >= level
-        return first + stride * (above * steps).amax(
-            0
-        )  # one step beyond the outermost point that is not below
+        # one step beyond the outermost point that is not below
+        return first + stride * (above * steps).amax(0)
 
     first, stride, count = exponents
     coarse = outermost(torch.full_like(sign * center, first), stride, count) - stride

@@ -236,28 +236,28 @@ def _check_base(part: Any, name: str) -> None:
 
 def differentiable(base: Distribution, z: Tensor, u: Tensor | None = None) -> Tensor:
     """z with the implicit gradient in the parameters, and, if z is the quantile of u, the derivative 1/p(z) in u."""
-    z, base = z.detach(), with_tensors(base)
+    tensors: list[Tensor] = []
+    z, base = z.detach(), with_tensors(base, lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
     u = u if u is not None and u.requires_grad and torch.is_grad_enabled() else None
     if isinstance(base, MixtureSameFamily):
         check_no_gap(base)
     if has_cdf(base):
         known = is_known(base)
-        if known and u is None and not _has_gradients(base):
+        if known and u is None and not _has_gradients(tensors):
             return z
-        functional = under_transform(z, *tensors_of(base))
+        functional = under_transform(z, *tensors)
         if known or (not functional and agrees(with_tensors(base, Tensor.double), z.double().nan_to_num())):
             hidden = not known and has_hidden(base, z)
-            return attach_by_cdf(base, z, u, hidden)
+            return attach_by_cdf(base, z, u, hidden, tensors)
     if isinstance(base, Dirichlet):
-        return once(z, move_dirichlet(base, z)) if _has_gradients(base) else z
+        return once(z, move_dirichlet(base, z)) if _has_gradients(tensors) else z
     if is_vector_mixture(base):
-        return attach_by_conditionals(base, z, u) if u is not None or _has_gradients(base) else z
+        return attach_by_conditionals(base, z, u) if u is not None or _has_gradients(tensors) else z
     return attach_by_quadrature(base, z, u)
 
 
-def _has_gradients(q: Distribution) -> bool:
-    """Whether a tensor of q may have a gradient; one of `torch.func` does not show it."""
-    tensors = tensors_of(q)
+def _has_gradients(tensors: list[Tensor]) -> bool:
+    """Whether a tensor may have a gradient; one of `torch.func` does not show it."""
     return under_transform(*tensors) or (
         torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     )
