@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Categorical, Laplace, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Exponential, Laplace, MixtureSameFamily, Normal
 
 from vaetut.distributions import (
+    Elliptical,
     Erlang,
     Gompertz,
     Logistic,
+    MultivariateStudentT,
     Rayleigh,
     Reciprocal,
     Triangular,
@@ -99,3 +101,27 @@ def test_slope_of_the_normal_tail_far_out(dtype: torch.dtype) -> None:
         z = torch.tensor(-x, dtype=torch.float64, requires_grad=True)
         slope = torch.autograd.grad(q.log_cdf(z), z)[0]
         assert float(slope) == pytest.approx(x + 1 / x - 2 / x**3, rel=1e-9)
+
+
+@TYPES
+def test_vectors_so_far_away_that_the_square_overflows(dtype: torch.dtype) -> None:
+    most = 1e30 if dtype == torch.float32 else 1e200
+    loc, scale_tril = torch.zeros(2, dtype=dtype), torch.tensor([[2.0, 0.0], [0.0, 0.5]], dtype=dtype)
+    df = torch.tensor(3.0, dtype=dtype, requires_grad=True)
+    radial = Exponential(torch.ones((), dtype=dtype, requires_grad=True))
+    student, elliptical = MultivariateStudentT(df, loc, scale_tril), Elliptical(radial, loc, scale_tril)
+    x = torch.tensor([[most, 0.0], [-most, most / 100], [0.0, most]], dtype=dtype)
+    square = (x.double() / most / scale_tril.diagonal().double()).square().sum(-1)
+    log_rise = square.log() - math.log(3) + 2 * math.log(float(x[0, 0]))
+    right = math.lgamma(2.5) - math.lgamma(1.5) - math.log(3 * math.pi) - 2.5 * log_rise
+    torch.testing.assert_close(student.log_prob(x).double(), right, rtol=1e-5, atol=1e-5)
+    # −r is the larger part of log p; the rest is rounded away
+    torch.testing.assert_close(elliptical.log_prob(x).double(), -square.sqrt() * most, rtol=1e-6, atol=0.0)
+    x = torch.tensor([[math.inf, 0.0], [-math.inf, math.inf], [most, 0.0]], dtype=dtype, requires_grad=True)
+    for q, parameter in ((student, df), (elliptical, radial.rate)):
+        q._validate_args = False
+        log_p = q.log_prob(x)
+        assert (log_p[:2] == -math.inf).all() and log_p[2].isfinite()
+        for value in (log_p, log_p.exp()):
+            slopes = torch.autograd.grad(value.sum(), [x, parameter], retain_graph=True)
+            assert not any(slope.isnan().any() for slope in slopes)

@@ -79,6 +79,19 @@ def squared_length(scale_tril: Tensor, difference: Tensor) -> Tensor:
     return result
 
 
+def length_in_parts(scale_tril: Tensor, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """q, s and a mask with |A⁻¹ x|² = q s², where s is 1 unless the square may overflow, and x is infinite in the mask.
+
+    Where it is, q is 0.
+    """
+    largest = difference.detach().abs().amax(-1)
+    infinite = largest.isinf()
+    far = (largest > torch.finfo(largest.dtype).max ** 0.4) & largest.isfinite()
+    size = torch.where(far, largest, 1.0)
+    near = torch.where(infinite.unsqueeze(-1), 0.0, difference) / size.unsqueeze(-1)
+    return squared_length(scale_tril, near), size, infinite
+
+
 def pick(side: Tensor, zero: Tensor, one: Tensor) -> Tensor:
     """``zero`` where ``side`` is 0, ``one`` where it is 1: exactly, and faster on a CPU than `torch.where`."""
     return torch.addcmul((1 - side) * zero, side, one)
@@ -174,7 +187,7 @@ def log_to_zero(x: Tensor) -> Tensor:
     """
     zero = x == 0
     least = torch.finfo(x.dtype).smallest_normal * torch.finfo(x.dtype).eps
-    return torch.where(zero, x + least, x).log() + torch.where(zero, x.detach() - math.inf, 0.0)
+    return torch.where(zero, x + least, x).log() + torch.zeros_like(x).masked_fill(zero, -math.inf)
 
 
 def zero_outside(

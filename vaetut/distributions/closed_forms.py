@@ -1,10 +1,10 @@
 """Entropies and divergences of torch's own classes where torch's closed form loses digits or overflows.
 
 `vaetut.entropy` and `vaetut.kl_divergence` use these (chapter 3); torch's registry keeps its own. In float32 the terms
-of the entropy of a gamma variable with a concentration of 1e6 are of the order of 1e7 and their sum is 15.2, of which
-float32 keeps no digit; in float64 the same happens at 1e14. Positive variables are computed from moments without such
-terms (`vaetut.distributions._moments`), the beta and the Dirichlet distribution from Stirling's remainders, and what is
-left of torch's own in float64.
+of the entropy of a gamma variable with a concentration of 1e6 are of the order of 1e7 and their sum is 8.3, of which
+float32 keeps no digit. Such forms are computed in float64; for concentrations above a million, where that loses digits
+too, positive variables from moments without such terms (`vaetut.distributions._moments`), and the beta and the
+Dirichlet distribution from Stirling's remainders, which take ten times as long.
 """
 
 import math
@@ -23,23 +23,40 @@ from torch.distributions import (
     Gamma,
     Gumbel,
     InverseGamma,
-    LowRankMultivariateNormal,
-    MultivariateNormal,
     Normal,
     Pareto,
     Poisson,
+    StudentT,
     Uniform,
+    Weibull,
+    Wishart,
 )
 
+from vaetut._support.validate import any_true
 from vaetut.distributions._moments import log_moments
 from vaetut.distributions._special import HALF_LOG_2PI
 from vaetut.distributions._stirling import digamma_remainder, log_gamma_ratio, log_gamma_remainder
-from vaetut.distributions.copies import tensors_of, with_tensors
+from vaetut.distributions.copies import with_tensors
 from vaetut.distributions.kl import CROSS_ENTROPIES
-from vaetut.distributions.reciprocal import Reciprocal
 
-# Their formulas are sums of terms of one size, also in float32.
-EXACT_IN_FLOAT32 = (Normal, MultivariateNormal, LowRankMultivariateNormal)
+# Whose closed forms are small differences of large terms, for some parameters.
+LOSES_DIGITS = (
+    Beta,
+    ContinuousBernoulli,
+    Dirichlet,
+    Gamma,
+    Gumbel,
+    InverseGamma,
+    Pareto,
+    Poisson,
+    StudentT,
+    Uniform,
+    Weibull,
+    Wishart,
+)
+LARGE = (
+    1e6  # a concentration from which torch's forms lose more than eight digits behind the point in float64
+)
 
 
 def entropy_of(q: Distribution) -> Tensor:
@@ -65,27 +82,35 @@ def divergence_of(q: Distribution, p: Distribution, otherwise: Callable[..., Ten
 
 
 def _in_float64(f: Callable[..., Tensor], *given: Distribution) -> Tensor:
-    """f of the distributions, in float64 where they are float32, as a float32."""
-    tensors = [tensor for q in given for tensor in tensors_of(q)]
-    narrow = bool(tensors) and all(tensor.dtype == torch.float32 for tensor in tensors)
-    if (
-        not narrow
-        or isinstance(given[0], EXACT_IN_FLOAT32)
-        or torch.compiler.is_compiling()
-        or tensors[0].device.type == "mps"  # which has no float64
-    ):
+    """f of the distributions, computed in float64 where one of them is float32 and f would lose digits in it."""
+    if torch.compiler.is_compiling() or not any(isinstance(q, LOSES_DIGITS) for q in given):
         return f(*given)
-    return f(*(with_tensors(q, Tensor.double) for q in given)).float()
+    narrow = [_is_narrow(q) for q in given]
+    if not any(narrow):
+        return f(*given)
+    value = f(*(with_tensors(q, Tensor.double) for q in given))
+    return value.float() if all(narrow) else value
+
+
+def _is_narrow(q: Distribution) -> bool:
+    """Whether the parameters are float32, on a device that has float64 (Apple's has not)."""
+    first = getattr(q, next(iter(q.arg_constraints), ""), None)
+    return isinstance(first, Tensor) and first.dtype == torch.float32 and first.device.type != "mps"
+
+
+def _is_large(*concentrations: Tensor) -> bool:
+    """Whether torch's form would lose digits in float64 too; False where no values can be read."""
+    return any(any_true(a.detach() > LARGE) for a in concentrations)
 
 
 def _entropy(q: Distribution) -> Tensor:
-    if isinstance(q, Gamma | InverseGamma):
+    if isinstance(q, Gamma | InverseGamma) and _is_large(q.concentration):
         moments = log_moments(q)
         return moments.mean_log + moments.entropy_log
-    if isinstance(q, Beta):
-        return _entropy_of_dirichlet(q._dirichlet.concentration)
-    if isinstance(q, Dirichlet):
-        return _entropy_of_dirichlet(q.concentration)
+    if isinstance(q, Beta | Dirichlet):
+        a = q._dirichlet.concentration if isinstance(q, Beta) else q.concentration
+        if _is_large(a):
+            return _entropy_of_dirichlet(a)
     if isinstance(q, ContinuousBernoulli):
         return _tilted(q.logits, _tilted_mean(q.logits))
     return q.entropy()
@@ -95,16 +120,21 @@ def _divergence(q: Any, p: Any, otherwise: Callable[..., Tensor]) -> Tensor:
     for kinds, form in _FORMS.items():
         if isinstance(q, kinds[0]) and isinstance(p, kinds[1]):
             return form(q, p)
+    if isinstance(q, Beta) and isinstance(p, Beta):
+        q, p = q._dirichlet, p._dirichlet
+    if isinstance(q, Dirichlet) and isinstance(p, Dirichlet):
+        large = _is_large(q.concentration, p.concentration)
+        return _between(q.concentration, p.concentration) if large else otherwise(q, p)
+    shapes = [x.concentration for x in (q, p) if isinstance(x, Gamma | InverseGamma)]
     cross = next((f for kind, f in CROSS_ENTROPIES.items() if isinstance(p, kind)), None)
-    if cross is not None and not isinstance(q, Reciprocal):
-        try:
-            moments = log_moments(q)
-        except NotImplementedError:
-            pass
-        else:
-            value: Tensor = cross(moments, p)
-            return value - moments.entropy_log
-    return otherwise(q, p)
+    if cross is None or not _is_large(*shapes):
+        return otherwise(q, p)
+    try:
+        moments = log_moments(q)
+    except NotImplementedError:
+        return otherwise(q, p)
+    value: Tensor = cross(moments, p)
+    return value - moments.entropy_log
 
 
 # Beta and Dirichlet. With log Γ(a) = (a − ½) log a − a + log(2π)/2 + r(a) and ψ(a) = log a + d(a) all terms of the
@@ -117,14 +147,6 @@ def _entropy_of_dirichlet(a: Tensor) -> Tensor:
     each = log_gamma_remainder(a) - (a - 1) * (digamma_remainder(a) - digamma_remainder(total).unsqueeze(-1))
     logs = a.log().sum(-1) / 2 - (count - 0.5) * total.log()
     return each.sum(-1) - log_gamma_remainder(total) + logs + (count - 1) * HALF_LOG_2PI
-
-
-def _kl_dirichlet(q: Dirichlet, p: Dirichlet) -> Tensor:
-    return _between(q.concentration, p.concentration)
-
-
-def _kl_beta(q: Beta, p: Beta) -> Tensor:
-    return _between(q._dirichlet.concentration, p._dirichlet.concentration)
 
 
 def _between(a: Tensor, b: Tensor) -> Tensor:
@@ -260,8 +282,6 @@ def _kl_uniform_gumbel(q: Uniform, p: Gumbel) -> Tensor:
 
 
 _FORMS: dict[tuple[type[Distribution], type[Distribution]], Callable[..., Tensor]] = {
-    (Beta, Beta): _kl_beta,
-    (Dirichlet, Dirichlet): _kl_dirichlet,
     (ContinuousBernoulli, ContinuousBernoulli): _kl_tilted,
     (Beta, ContinuousBernoulli): _kl_beta_tilted,
     (Uniform, ContinuousBernoulli): _kl_uniform_tilted,

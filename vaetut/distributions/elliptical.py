@@ -15,7 +15,7 @@ from vaetut.distributions._base import (
     as_location_and_scale,
     broadcast_shapes,
     in_dtype_of,
-    squared_length,
+    length_in_parts,
 )
 from vaetut.distributions._moments import log_moments
 from vaetut.distributions._special import matvec
@@ -174,16 +174,17 @@ class Elliptical(Distribution):
             self._validate_sample(value)
         d = self.loc.shape[-1]
         value = in_dtype_of(self.loc, value)
-        square = squared_length(self._unbroadcasted_scale_tril, value - self.loc)
+        square, size, infinite = length_in_parts(self._unbroadcasted_scale_tril, value - self.loc)
         # The smallest r instead of 0: the limit of the density there, and a gradient of 0 instead of NaN.
-        radius = square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()
+        radius = square.clamp(min=torch.finfo(square.dtype).tiny).sqrt() * size
         # r is computed with rounding errors, and may lie just outside of the support of a bounded radial.
         radial = copy.copy(self.radial)
         radial._validate_args = False
         support: Any = radial.support
         inside = support.check(radius) | radius.isnan()
         log_radial = torch.where(inside, radial.log_prob(radius), -math.inf)
-        return log_radial - (d - 1) * radius.log() - log_sphere_area(d) - self._log_det
+        log_p = log_radial - (d - 1) * radius.log() - log_sphere_area(d) - self._log_det
+        return torch.where(infinite, -math.inf, log_p)
 
     def __repr__(self) -> str:
         return (

@@ -15,7 +15,7 @@ from vaetut.distributions._base import (
     as_parameters,
     broadcast_shapes,
     in_dtype_of,
-    squared_length,
+    length_in_parts,
 )
 from vaetut.distributions._special import log_standard_gamma, matvec
 from vaetut.distributions._stirling import digamma_difference, log_gamma_ratio
@@ -155,9 +155,14 @@ class MultivariateStudentT(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         value = in_dtype_of(self.loc, value)
-        square = squared_length(self._unbroadcasted_scale_tril, value - self.loc)
+        square, size, infinite = length_in_parts(self._unbroadcasted_scale_tril, value - self.loc)
         df = self._unbroadcasted_df
-        return -0.5 * (df + self.loc.shape[-1]) * torch.log1p(square / df) + self._log_peak
+        far = size > 1
+        ratio = square / df
+        log_far = torch.where(far, ratio, 1.0).log() + 2 * size.log()  # 1 is negligible there
+        log_rise = torch.where(far, log_far, torch.where(far, 0.0, ratio).log1p())
+        log_p = -0.5 * (df + self.loc.shape[-1]) * log_rise + self._log_peak
+        return torch.where(infinite, -math.inf, log_p)
 
     def entropy(self) -> Tensor:
         """The entropy (ν + d)/2 · (ψ((ν + d)/2) − ψ(ν/2)) − log p(μ), in nats."""
