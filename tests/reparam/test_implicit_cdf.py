@@ -79,7 +79,8 @@ BETAS = [
     (0.3, 0.8, 0.0),
     (0.5, 50.0, -3.0), (0.5, 50.0, -5.0), (1.0, 1.0, 0.1), (1.0, 1e4, -9.0),
     (2.0, 3.0, -3.0), (2.0, 3.0, -0.4), (2.0, 3.0, 4.0),
-    (700.0, 900.0, -0.3), (700.0, 900.0, -0.2), (2e4, 5.0, 8.0),
+    (7.9, 7.9, -0.1), (8.0, 1.0, 0.3), (8.0, 1.0, 1.9), (1.2, 1.4, 0.39), (1.2, 1.4, 0.41), (8.1, 8.1, 0.2),
+    (0.5, 1e4, -8.2), (0.9, 30.0, -2.2), (700.0, 900.0, -0.3), (700.0, 900.0, -0.2), (2e4, 5.0, 8.0),
 ]  # fmt: skip
 
 
@@ -128,7 +129,7 @@ def test_student_tail_and_its_slopes(df, y):
         assert relative(got[1], slope_of(lambda v: tail(n, v), at) / exact) < 2e-12
 
 
-@pytest.mark.parametrize("k", [1e-8, 1e-3, 0.7, 5.0, 59.0, 61.0, 1e4, 1e8])
+@pytest.mark.parametrize("k", [1e-8, 1e-3, 0.7, 2.99, 3.01, 5.0, 59.0, 61.0, 1e4, 1e8])
 @pytest.mark.parametrize("width", [0.2, 0.9, 1.5, 3.0])
 def test_von_mises_tail_and_its_slope_in_the_concentration(k, width):
     t = width / math.sqrt(k + 1)
@@ -158,6 +159,65 @@ def test_von_mises_tail_and_its_slope_in_the_concentration(k, width):
         mean = weigh(lambda s: lack - 2 * mp.sin(s / 2) ** 2) / weigh(lambda s: 1)
         assert relative(got[0], mean) < 1e-12
     assert value.isfinite() and got[1].isfinite()
+
+
+def test_rows_are_computed_in_chunks_without_a_difference(monkeypatch):
+    torch.manual_seed(0)
+    a, b, x = 3 * torch.rand(3, 5, 7, dtype=torch.float64) + 0.1
+    cases = [
+        (_tails.gamma_log_tail, (a, x.log())),
+        (_tails.beta_log_tail, (a, b, x - 1)),
+        (round_tails.student_log_tail, (20 * a, x)),
+        (round_tails.von_mises_log_tail, (3 * a, x)),
+    ]
+
+    def gradients_of(function, values):
+        values = [value.clone().requires_grad_() for value in values]
+        return torch.stack(torch.autograd.grad((function(*values) * b).sum(), values))
+
+    whole = [gradients_of(*case) for case in cases]
+    monkeypatch.setattr(_tails, "_ROWS", 4)
+    for case, expected in zip(cases, whole, strict=True):
+        assert torch.allclose(gradients_of(*case), expected, rtol=1e-13, atol=0)
+
+
+# The log density and the CDF of the standard variable, for mpmath.
+SYMMETRIC = {
+    td.Normal: (lambda y: mp.npdf(y), lambda y: mp.erfc(-y / mp.sqrt(2)) / 2),
+    vd.Logistic: (lambda y: mp.e ** (-y) / (1 + mp.e ** (-y)) ** 2, lambda y: 1 / (1 + mp.e ** (-y))),
+    td.Laplace: (
+        lambda y: mp.e ** (-abs(y)) / 2,
+        lambda y: mp.e**y / 2 if y < 0 else 1 - mp.e ** (-y) / 2,
+    ),
+    td.Cauchy: (lambda y: 1 / (mp.pi * (1 + y * y)), lambda y: mp.mpf(1) / 2 + mp.atan(y) / mp.pi),
+    td.LogNormal: (lambda y: mp.npdf(y), lambda y: mp.erfc(-y / mp.sqrt(2)) / 2),
+}
+
+
+@pytest.mark.parametrize("z", [-30.0, -2.0, 0.5, 1.2, 40.0])
+@pytest.mark.parametrize("kind", SYMMETRIC, ids=lambda kind: kind.__name__)
+def test_mixtures_of_symmetric_families_far_out_and_between(kind, z):
+    """dz/dlogit, dz/dloc and dz/dscale, with components on both sides of z and very different weights."""
+    logits, loc, scale = [0.0, 1.0, -12.0], [-1.5, 1.0, 3.0], [0.7, 1.3, 0.4]
+    values = leaves(logits, loc, scale)
+    mixture = td.MixtureSameFamily(td.Categorical(logits=values[0]), kind(*values[1:]))
+    at = math.exp(z / 10) if kind is td.LogNormal else z
+    got = torch.autograd.grad(implicit_gradient(mixture, double(at)), values)
+    density, cdf = SYMMETRIC[kind]
+    with mp.workdps(400):
+        x = mp.log(mp.mpf(at)) if kind is td.LogNormal else mp.mpf(at)
+        slope = 1 / mp.mpf(at) if kind is td.LogNormal else 1
+        ys = [(x - mp.mpf(m)) / mp.mpf(s) for m, s in zip(loc, scale, strict=True)]
+        total = sum(mp.e ** mp.mpf(v) for v in logits)
+        weights = [mp.e ** mp.mpf(v) / total for v in logits]
+        masses = [w * cdf(y) for w, y in zip(weights, ys, strict=True)]
+        parts = [w * density(y) / mp.mpf(s) * slope for w, y, s in zip(weights, ys, scale, strict=True)]
+        p, f = sum(parts), sum(masses)
+        for i, (w, y) in enumerate(zip(weights, ys, strict=True)):
+            share = parts[i] / p / slope
+            assert relative(got[0][i], (w * f - masses[i]) / p) < 1e-10
+            for found, exact in ((got[1][i], share), (got[2][i], share * y)):
+                assert abs(float(found) - float(exact)) <= 1e-10 * abs(float(exact)) + 1e-290
 
 
 # --------------------------------------------------------------------------------------------- second derivatives

@@ -20,6 +20,7 @@ from vaetut.distributions._special import HALF_LOG_2PI, log1mexp
 from vaetut.distributions.standard_cdfs import log_cauchy_cdf, log_normal_cdf
 
 TINY = torch.finfo(torch.float64).tiny
+LARGEST = 709.0  # whose exponential is finite
 SMALLEST = 1e-150  # for |y|, so that its square does not underflow
 
 Tail = Callable[[Any, Tensor, Tensor, Tensor | None], Tensor]
@@ -45,6 +46,10 @@ class Symmetric(NamedTuple):
         y = (z - q.loc) / q.scale
         result: Tensor = _SymmetricTail.apply(self, y, log_scale, lower)  # type: ignore[no-untyped-call]
         return result
+
+    def slope(self, y: Tensor, log_scale: Tensor) -> Tensor:
+        """f(y)/s; finite, since the cotangent of a draw that has overflowed may be 0."""
+        return (self.log_density(y) - log_scale).clamp(max=LARGEST).exp()
 
     def density(self, q: Any, z: Tensor) -> Tensor:
         """The log density of q at z."""
@@ -75,12 +80,12 @@ class _SymmetricTail(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Any:
         y, log_scale = ctx.saved_tensors
-        return None, cotangent * (ctx.kind.log_density(y) - log_scale).exp(), None, None
+        return None, cotangent * ctx.kind.slope(y, log_scale), None, None
 
     @staticmethod
     def jvp(ctx: Any, _: Any, tangent: Tensor, *rest: Any) -> Any:
         y, log_scale = ctx.saved_tensors
-        return tangent * (ctx.kind.log_density(y) - log_scale).exp()
+        return tangent * ctx.kind.slope(y, log_scale)
 
 
 NORMAL = Symmetric(

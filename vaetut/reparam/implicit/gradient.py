@@ -24,7 +24,7 @@ from torch.distributions import (
 from torch.types import _size
 
 from vaetut._support.validate import any_true, float_tensor
-from vaetut.distributions.copies import tensors_of, with_tensors
+from vaetut.distributions.copies import with_tensors
 from vaetut.distributions.shape_tails import under_transform
 from vaetut.distributions.support import is_transformed
 from vaetut.reparam.implicit._cdf import agrees, check_no_gap, has_cdf, is_known
@@ -41,33 +41,37 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
 
     The exact gradient is −(∂F/∂φ)/p, by quadrature where q has no CDF (see `implicit_gradient`), in float64 for
     any dtype of q. torch has its own for the gamma (and chi-squared), the beta and the Dirichlet, an approximation by
-    series, in float64 too. The largest relative errors of dz/dφ in several runs of ``benchmarks/implicit.py``, over
-    draws whose parameters are spread evenly on a log scale (torch's against the exact one, that against mpmath):
+    series, in float64 too. The largest relative errors of dz/dφ in a run of ``benchmarks/implicit.py``, over draws
+    whose parameters are spread evenly on a log scale (torch's against the exact one, that against mpmath):
 
-    =========================================  =======  =======
-    q, float64                                 torch's  exact
-    =========================================  =======  =======
-    gamma, α in 0.001 … 1                      2e-3     1e-12
-    gamma, α in 1 … 100                        7e-4     1e-14
-    gamma, α in 100 … 1e5                      9e-5     5e-13
-    beta, both α in 0.001 … 1                  1e-4     3e-14
-    beta, both α in 1 … 1000                   3e-3     2e-13
-    beta, each α in 0.001 … 1000               5e-3     4e-14
-    Student's t, ν in 0.1 … 1e6                         4e-14
-    F, both d in 0.1 … 100                              2e-11
-    F, both d in 100 … 1000                             5e-12
-    inverse gamma, shape in 0.01 … 1000                 6e-14
-    Kumaraswamy, both shapes in 0.01 … 100              2e-14
-    =========================================  =======  =======
+    =========================================  =======  =======  =======
+    q                                          exact    torch's  float32
+    =========================================  =======  =======  =======
+    gamma, α in 0.001 … 1                      3e-14    6e-4     6e-4
+    gamma, α in 1 … 100                        3e-14    7e-4     4e-4
+    gamma, α in 100 … 1e5                      2e-13    9e-5     9e-5
+    beta, both α in 0.001 … 1                  4e-14    1e-4     2e-4
+    beta, both α in 1 … 1000                   7e-14    3e-3     3e-3
+    beta, each α in 0.001 … 1000               5e-14    2e-3     3e-2
+    Student's t, ν in 0.1 … 1e6                2e-14
+    F, both d in 0.1 … 100                     2e-9
+    F, both d in 100 … 1000                    4e-12
+    inverse gamma, shape in 0.01 … 1000        3e-14
+    Kumaraswamy, both shapes in 0.01 … 100     1e-13
+    =========================================  =======  =======  =======
 
-    The exact one costs as much as the CDF, a few µs for a draw with its own parameters. If q has no CDF, quadrature is
-    used, which takes about ten times as long.
+    The derivative of F in a degree of freedom changes its sign among the draws: near there the error is large relative
+    to it, not relative to z. The columns of torch are those of its own kernels in float64 and in float32. The latter
+    are not good to float32 anywhere: over 20,000 draws for each decade of the shape, from 0.001 to 1e5, the largest
+    error of the gamma is 2e-3, 2e-3, 7e-4, 9e-4, 5e-4, 9e-5, 7e-5 and 3e-6, and the median between 1 and 100 is 1e-5.
+
+    The exact one costs as much as the CDF, a few µs for a draw with its own parameters: six to eleven times the time of
+    torch's. If q has no CDF, quadrature is used, which takes twenty times as long.
 
     Args:
         q: a univariate distribution with ``sample`` and ``log_prob`` (an ``Independent`` of them, too), or a Dirichlet.
         sample_shape: shape of the draws.
-        exact: True for the exact gradient, False for torch's own. None uses torch's if q is float32 and torch has
-            one, and the exact one otherwise.
+        exact: True or None for the exact gradient, False for torch's own, which is faster.
 
     Returns:
         z, ``[*sample_shape, *batch_shape, *event_shape]``. If no parameter requires a gradient, it has none.
@@ -88,9 +92,7 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
         True
     """
     base = univariate(q)
-    if exact is None:
-        exact = not (isinstance(base, _NATIVE) and tensors_of(base)[0].dtype == torch.float32)
-    if not exact:
+    if exact is not None and not exact:
         if not isinstance(base, _NATIVE):
             raise ValueError(
                 f"exact=False: torch has no implicit gradient for {type(base).__name__}, only for Gamma, Chi2, Beta "
