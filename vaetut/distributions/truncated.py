@@ -196,7 +196,9 @@ class Truncated(Distribution):
         unbounded = (
             torch.isinf(self.low) & between.least.isinf() | torch.isinf(self.high) & between.most.isinf()
         )
-        return torch.where(unbounded & ~(of_base.abs() < math.inf), of_base.to(value.dtype), value)
+        # logical_not, since ~ of a fake tensor on CUDA needs a build with CUDA
+        infinite = (of_base.abs() < math.inf).logical_not()
+        return torch.where(unbounded & infinite, of_base.to(value.dtype), value)
 
     def rsample(self, sample_shape: _size = (), generator: torch.Generator | None = None) -> Tensor:
         """Draw z = F⁻¹(F(a) + u (F(b) − F(a))): differentiable in all parameters. Shape sample + batch."""
@@ -266,7 +268,7 @@ class Truncated(Distribution):
 def _median_of(base: Any) -> Tensor:
     """The median, which shows the dtype of ``base`` and that it has a quantile function."""
     try:
-        half = next(iter(tensors_of(base)), torch.empty(())).new_tensor(0.5)  # on the base's device
+        half = next(iter(tensors_of(base)), torch.empty(())).new_full((), 0.5)  # on the base's device
         median: Tensor = base.icdf(half)
         base.cdf(median)
     except NotImplementedError:
