@@ -22,6 +22,7 @@ import argparse
 import ast
 import contextlib
 import dis
+import gc
 import importlib
 import io
 import itertools
@@ -314,8 +315,10 @@ def in_child(task: Callable[[], tuple[str, str]], seconds: float) -> tuple[str, 
         names = ", ".join(thread.name for thread in threading.enumerate())
         raise RuntimeError(f"only the main thread may be alive at a fork, and there are {names}")
     reader, writer = os.pipe()
+    gc.freeze()  # a collection in the child would write to the pages of all objects, and so copy them
     child = os.fork()
     if not child:
+        gc.disable()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)
         with open(writer, "w") as pipe:
