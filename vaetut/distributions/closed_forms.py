@@ -54,9 +54,8 @@ LOSES_DIGITS = (
     Weibull,
     Wishart,
 )
-LARGE = (
-    1e6  # a concentration from which torch's forms lose more than eight digits behind the point in float64
-)
+# A concentration from which torch's forms lose more than eight digits behind the point in float64.
+LARGE = 1e6
 
 
 def entropy_of(q: Distribution) -> Tensor:

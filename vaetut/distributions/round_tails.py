@@ -105,6 +105,10 @@ def von_mises_log_tail(concentration: Tensor, t: Tensor) -> Tensor:
     return with_slopes(_von_mises_parts, concentration, t)
 
 
+# of 1 − I₁(κ)/I₀(κ) in powers of 1/κ
+_ASYMPTOTIC = (1 / 2, 1 / 8, 1 / 8, 25 / 128, 13 / 32, 1073 / 1024, 103 / 32, 375733 / 32768, 23797 / 512)
+
+
 def _one_less_mean(k: Tensor, terms: int) -> Tensor:
     """1 − I₁(κ)/I₀(κ), from Gauss's continued fraction, or its asymptotic series where that would cancel."""
     large = k > 60
@@ -115,19 +119,8 @@ def _one_less_mean(k: Tensor, terms: int) -> Tensor:
     if terms == _FEW[1]:
         return 1 - ratio
     v = torch.where(large, k, 60.0).reciprocal()
-    coefficients = (
-        1 / 2,
-        1 / 8,
-        1 / 8,
-        25 / 128,
-        13 / 32,
-        1073 / 1024,
-        103 / 32,
-        375733 / 32768,
-        23797 / 512,
-    )
     series = torch.zeros_like(v)
-    for coefficient in reversed(coefficients):
+    for coefficient in reversed(_ASYMPTOTIC):
         series = v * (coefficient + series)
     return torch.where(large, series, 1 - ratio)
 

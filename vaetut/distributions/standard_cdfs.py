@@ -23,9 +23,8 @@ class _NormalQuantile(torch.autograd.Function):
         # φ(x)/|x| bounds the tail: x² ≈ −2t − log(−2t) − log 2π
         start = -(-2 * safe - (-2 * safe).log() - math.log(2 * math.pi)).sqrt()
         x = torch.where(far, start, torch.special.ndtri(torch.where(far, 0.5, t).exp()))
-        for _ in range(
-            4
-        ):  # log Φ is concave and nearly a parabola there: Newton's method converges in a few steps
+        # log Φ is concave and nearly a parabola there: Newton's method converges in a few steps
+        for _ in range(4):
             log_cdf = log_normal_cdf(x)
             step = (log_cdf - t) * _mills_ratio(x, log_cdf)
             x = torch.where(t > -math.inf, x - step, x)
