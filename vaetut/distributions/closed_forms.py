@@ -70,7 +70,7 @@ def entropy_of(q: Distribution) -> Tensor:
 
 
 def divergence_of(q: Distribution, p: Distribution, otherwise: Callable[..., Tensor]) -> Tensor:
-    """The divergence of q from p in nats, without loss of digits; by ``otherwise``, in float64, if no form is here.
+    """The divergence from q to p in nats, without loss of digits; by ``otherwise``, in float64, if no form is here.
 
     Example:
         >>> q, p = Gamma(torch.tensor(1e6), torch.tensor(1e6)), Gamma(torch.tensor(1.001e6), torch.tensor(1e6))
