@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from vaetut._support.validate import any_true
 from vaetut.distributions._special import log1mexp
-from vaetut.distributions._tails import Tails, density_of, tails_of
+from vaetut.distributions._tails import Tails, log_density, tails_of
 from vaetut.distributions.copies import with_tensors
 from vaetut.distributions.support import support_ends
 
@@ -26,7 +26,6 @@ class Interval:
         self.wide: Any = with_tensors(base, Tensor.double)
         low, high = low.double(), high.double()
         self.tails: Tails = tails_of(self.wide)
-        self.density = density_of(self.wide)
         with torch.no_grad():
             self.median = self.wide.icdf(torch.full_like(low, 0.5))
         start, stop = support_ends(self.wide)  # which may move, as that of a uniform base does
@@ -77,17 +76,22 @@ class Interval:
         """
         return self._within(dtype, self.least.detach(), self.most.detach())
 
-    @torch.no_grad()
     def _within(self, dtype: torch.dtype, least: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
         largest, smallest = torch.finfo(dtype).max, torch.finfo(dtype).smallest_normal
-        low, high = (end.to(dtype).clamp(-largest, largest) for end in (least, most))
-        after = torch.where(low == 0, smallest, torch.nextafter(low, high))
-        before = torch.where(high == 0, -smallest, torch.nextafter(high, low))
-        own_low, own_high = least == self.start, most == self.stop
-        return (
-            torch.where(own_low & self.start.isfinite(), torch.minimum(after, high), low),
-            torch.where(own_high & self.stop.isfinite(), torch.maximum(before, low), high),
-        )
+        with torch.no_grad():
+            low, high = (end.to(dtype).clamp(-largest, largest) for end in (least, most))
+            after = torch.where(low == 0, smallest, torch.nextafter(low, high))
+            before = torch.where(high == 0, -smallest, torch.nextafter(high, low))
+            own_low = (least == self.start) & self.start.isfinite()
+            own_high = (most == self.stop) & self.stop.isfinite()
+            return (
+                torch.where(own_low, torch.minimum(after, high), low),
+                torch.where(own_high, torch.maximum(before, low), high),
+            )
+
+    def density(self, x: Tensor) -> Tensor:
+        """log p of the base."""
+        return log_density(self.wide, x)
 
     def log_density(self, x: Tensor) -> Tensor:
         """log p of the base, from least to most; at an end of the base where it has no value, the limit there."""

@@ -226,14 +226,14 @@ FAMILIES: dict[type[Distribution], Callable[[Any], Tails]] = {
 }
 
 
-def density_of(q: Any) -> Function:
+def log_density(q: Any, x: Tensor) -> Tensor:
     """log p of q, with float64 parameters and without validation."""
     if isinstance(q, Kumaraswamy) and type(q).log_prob is Kumaraswamy.log_prob:
-        return lambda x: kumaraswamy_log_density(q, log_to_zero(x))
+        return kumaraswamy_log_density(q, log_to_zero(x))
     if isinstance(q, GeneralizedPareto) and type(q).log_prob is GeneralizedPareto.log_prob:
-        return lambda x: general_pareto_log_density(q, x)
-    log_prob: Function = q.log_prob
-    return log_prob
+        return general_pareto_log_density(q, x)
+    value: Tensor = q.log_prob(x)
+    return value
 
 
 def _transformed(q: TransformedDistribution) -> Tails:
