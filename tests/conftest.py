@@ -5,12 +5,18 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from in_browser import chromium
 from torch.distributions import Distribution
 
 from vaetut.models import VAE
 
 matplotlib.use("agg")
+# The same examples in every run, however busy the machine is.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 SLOW = (Path(__file__).parent / "slow.txt").read_text().split("\n\n", 1)[1].splitlines()
 
 
