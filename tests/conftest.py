@@ -1,5 +1,6 @@
 """What all tests share: figures are drawn into memory, every test starts alike, some are marked slow from a list."""
 
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -54,7 +55,7 @@ def unchecked():
 
 @pytest.fixture(autouse=True)
 def same_start():
-    """Each test starts from the same random state and the same defaults, whatever ran before it.
+    """Each test starts from the same random state, defaults and no open figure, whatever ran before it.
 
     torch.compile switches the argument checks of all distributions off, for good.
     """
@@ -63,6 +64,8 @@ def same_start():
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(0)
     torch.set_default_dtype(torch.float32)
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
     yield
     torch.set_default_dtype(torch.float32)
 
