@@ -42,7 +42,7 @@ lint: env
 	@$(BIN)/codespell
 	@$(BIN)/mypy
 
-NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/book/nbval_sanitize.cfg --nbval-cell-timeout=300
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/book/nbval_sanitize.cfg --nbval-cell-timeout=1200
 
 outputs: env ## execute every notebook once: is what is stored what the present code puts out?
 	@PYTHONPATH=tools $(PYTEST) -p fresh_outputs book $(NBVAL)
