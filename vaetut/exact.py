@@ -53,10 +53,10 @@ class LinearGaussian:
     Args:
         weight: $W$, ``[data, latent]``.
         bias: $b$, ``[data]``.
-        noise_scale: $\sigma$, a positive number or a tensor without dimensions.
+        noise_scale: $\sigma$, a positive number or a tensor without dimensions; converted to the dtype of ``weight``.
 
     Raises:
-        TypeError: if a tensor is not float32 or float64, or their dtypes differ.
+        TypeError: if a tensor is not float32 or float64, or ``weight`` and ``bias`` have different dtypes.
         ValueError: if a shape does not fit, a value is not finite or ``noise_scale`` is not positive.
 
     Example:
@@ -75,7 +75,13 @@ class LinearGaussian:
         self.bias = _like(bias, "bias", weight, weight.shape[:1])
         if isinstance(noise_scale, Tensor) and noise_scale.dtype in (torch.float16, torch.bfloat16):
             float_tensor(noise_scale, "noise_scale")
-        scale = torch.as_tensor(noise_scale, dtype=weight.dtype, device=weight.device)
+        try:
+            scale = torch.as_tensor(noise_scale, dtype=weight.dtype, device=weight.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                "noise_scale must be a number or a tensor without dimensions, "
+                f"got {noise_scale!r} of type {type(noise_scale).__name__}"
+            ) from None
         self.noise_scale = finite(scale, "noise_scale")
         if scale.dim() != 0 or any_true(scale <= 0):
             raise ValueError(f"noise_scale must be one positive number, got {noise_scale}")
@@ -88,6 +94,7 @@ class LinearGaussian:
 
     def likelihood(self, z: Tensor) -> Distribution:
         """The likelihood p(x|z) for ``z [..., latent]``: batch shape ``[...]``, event shape ``[data]``."""
+        z = _codes(z, self.weight.shape[1], self.weight.dtype)
         return Independent(Normal(z @ self.weight.mT + self.bias, self.noise_scale), 1)
 
     @property
@@ -127,12 +134,17 @@ class LinearGaussian:
 
         Raises:
             NotImplementedError: if q is of another type.
+            ValueError: if q has another event shape.
         """
         gaussian = as_multivariate_normal(q)
         if gaussian is None:
             raise NotImplementedError(
                 f"q must be Independent(Normal, 1) or MultivariateNormal, got {type(q).__name__}; "
                 "for any other q estimate it with bounds.elbo_terms"
+            )
+        if gaussian.event_shape != self.weight.shape[1:]:
+            raise ValueError(
+                f"q must have event_shape {tuple(self.weight.shape[1:])}, got {tuple(gaussian.event_shape)}"
             )
         spread = (self.weight @ gaussian.scale_tril).square().sum((-2, -1))
         at_mean = self.likelihood(gaussian.mean).log_prob(_data(x, self.bias))
@@ -149,15 +161,17 @@ class LinearGaussian:
         With the eigenvalues $\lambda_1 \ge \lambda_2 \ge \dots$ of the data's covariance (divided by N) and the
         eigenvectors $U_K$ of the K largest: $b$ is the mean, $\sigma^2$ the mean of the eigenvalues left out, and
         $W = U_K (\Lambda_K - \sigma^2 I)^{1/2}$. The likelihood is the same for every rotation of W's columns;
-        each column's largest entry is made positive.
+        the entry of each column that is largest in magnitude is made positive.
 
         Args:
             x: data, ``[N, data]``.
             latent_dim: K, with ``1 <= K < data``.
 
         Raises:
-            ValueError: if ``latent_dim`` is out of range, or the data lie in an affine subspace of at most K
-                dimensions, so that $\sigma^2 = 0$ and the likelihood has no maximum.
+            TypeError: if ``x`` is not a float32 or float64 tensor, or ``latent_dim`` is not an int.
+            ValueError: if ``x`` is not finite or has fewer than two rows, if ``latent_dim`` is out of range, or if the
+                data lie in an affine subspace of at most K dimensions, so that $\sigma^2 = 0$ and the likelihood has
+                no maximum.
 
         Example:
             >>> x = torch.tensor([[0.0, 0.1], [1.0, 0.9], [2.0, 2.1], [3.0, 2.9]])
@@ -234,6 +248,7 @@ class DiscreteMixture:
 
     def likelihood(self, z: Tensor) -> Distribution:
         """The likelihood p(x|z) for one-hot ``z [..., K]``: batch shape ``[...]``, event shape ``[data]``."""
+        z = _codes(z, len(self.logits), self.loc.dtype)
         return Independent(Normal(z @ self.loc, z @ self.scale), 1)
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
@@ -256,12 +271,13 @@ class DiscreteMixture:
             x: ``[..., data]``.
 
         Raises:
-            NotImplementedError: if q is of another type.
+            NotImplementedError: if q is of another type, or has another event shape.
         """
         outcomes = outcomes_of(q) if is_exactly(q, OneHotCategorical) else None
         if outcomes is None or q.event_shape != self.logits.shape:
             raise NotImplementedError(
                 f"q must be a OneHotCategorical over {len(self.logits)} states, got {type(q).__name__}"
+                + (f" with event_shape {tuple(q.event_shape)}" if outcomes is not None else "")
             )
         x = _data(x, self.loc[0])
         return (outcomes.probs * self.likelihood(self.states).log_prob(x.unsqueeze(-2))).sum(-1)
@@ -287,6 +303,17 @@ def _like(value: Tensor, name: str, reference: Tensor, shape: torch.Size) -> Ten
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
     return finite(value, name)
+
+
+def _codes(z: Tensor, latent: int, dtype: torch.dtype) -> Tensor:
+    """``z [..., latent]``, checked."""
+    if not isinstance(z, Tensor):
+        raise TypeError(f"z must be a torch.Tensor, got {type(z).__name__}")
+    if z.dtype != dtype:
+        raise TypeError(f"z must have the model's dtype, {dtype}, got {z.dtype}")
+    if z.dim() == 0 or z.shape[-1] != latent:
+        raise ValueError(f"z must have shape [..., {latent}], got {tuple(z.shape)}")
+    return z
 
 
 def _data(x: Tensor, one: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ Other options change the recipe.
 
 # Each command: its options and its help. Its module is imported when the command is called.
 _COMMANDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "train": ((options.Place, options.Settings), "fit a VAE to images, into a folder of its own"),
+    "train": ((options.Place, options.Settings), "fit a VAE to images, and keep the run in a folder"),
     "evaluate": ((options.Evaluate,), "the bound, the IWAE bound and log p(x) of test images"),
     "sample": ((options.Sample,), "images from the model, as a picture or a tensor"),
     "plot": ((options.Plot,), "learning curve, reconstructions, and the latent plane if there is one"),
@@ -233,7 +233,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="vaetut",
-        description=__doc__,
+        description="Train a variational auto-encoder, evaluate it, sample from it and plot it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

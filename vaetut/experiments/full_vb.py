@@ -226,8 +226,15 @@ def main() -> None:
         prog="python -m vaetut.experiments.full_vb",
         description="Full variational Bayes (AEVB, appendix F) beside MAP, on the digits.",
     )
-    parser.add_argument("--samples", type=float, default=2e5, help="of each run; default: 2e5")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
+    parser.add_argument(
+        "--samples", type=float, default=2e5, help="training samples evaluated by each run; default: 2e5"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="where the results file goes; default: %(default)s",
+    )
     options = parser.parse_args()
     for row in run(samples=int(options.samples), results_dir=options.results)["runs"]:
         print(", ".join(f"{name} {value}" for name, value in row.items()))

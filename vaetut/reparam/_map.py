@@ -55,6 +55,9 @@ class Reparameterization:
 
         It does not depend on the parameters of q, except those that are not in ``differentiable``: they are constants
         for this map.
+
+        Raises:
+            NotImplementedError: for an implicit Dirichlet, which has no map.
         """
         if self._map.noise is None:
             raise self._no_map()
@@ -73,6 +76,7 @@ class Reparameterization:
             TypeError: if ``eps`` does not have the dtype of the noise.
             ValueError: if its shape does not fit, or a value lies outside the support of the noise (the latter is
                 not checked if q was made with ``validate_args=False``).
+            NotImplementedError: for an implicit Dirichlet, which has no map.
         """
         self._check_noise(eps)
         if self._map.g is None:

@@ -273,7 +273,8 @@ def _pictures(images: Any, image_shape: Sequence[int]) -> NDArray[np.float64]:
     fits = array.shape[1:] in (shape, (int(np.prod(shape)),))
     if len(array) == 0 or not fits:
         raise ValueError(
-            f"images must be [n, {np.prod(shape)}] or {['n', *shape]} for image_shape {shape}, got {array.shape}"
+            f"images must be [n, {np.prod(shape)}] or [n, {', '.join(map(str, shape))}] for image_shape {shape}, "
+            f"got {array.shape}"
         )
     pictures = array.reshape(-1, *shape)
     if len(shape) == 2:
