@@ -130,9 +130,9 @@ def test_the_error_names_the_family_that_can():
 
 
 def test_sum_of_exponentials_needs_whole_numbers():
-    with pytest.raises(ValueError, match=r"concentration of Gamma must be a whole number.*via='implicit'"):
+    with pytest.raises(ValueError, match=r"concentration of Gamma must be whole numbers.*via='implicit'"):
         reparameterize(td.Gamma(torch.tensor([2.0, 2.5]), ONE), "composition")
-    with pytest.raises(ValueError, match=r"df of Chi2 must be a whole number"):
+    with pytest.raises(ValueError, match=r"df of Chi2 must be whole numbers"):
         reparameterize(td.Chi2(torch.tensor(2.5)), "composition")
 
 

@@ -280,8 +280,8 @@ def _whole(count: Tensor, name: str, q: Distribution) -> tuple[int, Tensor]:
     count = count.detach()
     if not _is_whole(count):
         raise ValueError(
-            f"{name} of {type(q).__name__} must be a whole number for via='composition', which adds up so many "
-            f"variables, got {count}; use via='implicit'"
+            f"{name} of {type(q).__name__} must be whole numbers via='composition', which adds up {name} variables, "
+            f"got {count}: use via='implicit'"
         )
     largest = int(count.max()) if count.numel() else 1
     return largest, torch.arange(largest, device=count.device) < count.unsqueeze(-1)
