@@ -120,7 +120,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "x with nan": (lambda: mixture().log_evidence(with_value(X, NAN)), ValueError, "x must be finite"),
     "x with infinity": (lambda: gaussian().log_joint(with_value(X, INF), ZEROS(5, 2)), ValueError, "x must be finite"),
     "logits as a matrix": (lambda: DiscreteMixture(ZEROS(2, 2), ZEROS(2, 3), ONES(2, 3)), ValueError, r"logits must have shape \[K\]"),
-    "loc of other K": (lambda: DiscreteMixture(ZEROS(2), ZEROS(4, 3), ONES(4, 3)), ValueError, r"loc must have shape \[K, data\] with K = 2"),
+    "loc of other K": (lambda: DiscreteMixture(ZEROS(2), ZEROS(4, 3), ONES(4, 3)), ValueError, r"loc must have shape \[C, data\] with C = 2"),
     "negative scale": (lambda: DiscreteMixture(ZEROS(2), ZEROS(2, 3), with_value(ONES(2, 3), -1.0)), ValueError, "scale must be positive.*-1"),
     "too many latent dimensions": (lambda: LinearGaussian.fit(torch.randn(20, 3), 3), ValueError, "latent_dim must be less than the data's 3 dimensions, got 3"),
     "no latent dimensions": (lambda: LinearGaussian.fit(torch.randn(20, 3), 0), ValueError, "latent_dim must be at least 1"),

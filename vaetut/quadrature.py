@@ -131,7 +131,12 @@ def gauss_hermite(num_points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def integrate(
-    f: Callable[[Tensor], Tensor], low: float, high: float, *, num_points: int = 20_001, device: str = "cpu"
+    f: Callable[[Tensor], Tensor],
+    low: float,
+    high: float,
+    *,
+    num_points: int = 20_001,
+    device: str | torch.device = "cpu",
 ) -> Tensor:
     r"""$\int_{\mathrm{low}}^{\mathrm{high}} f(t)\, dt$ by the trapezoid rule on equal steps, in float64 (chapter 1).
 
