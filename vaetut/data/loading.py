@@ -124,6 +124,9 @@ def binarize(x: Tensor, how: str = "dynamic", generator: torch.Generator | None 
         how: ``"dynamic"`` or ``"threshold"``.
         generator: the random generator, on the device of ``x``; None for torch's global one.
 
+    Returns:
+        Zeros and ones, in the shape and dtype of ``x``.
+
     Raises:
         TypeError: if ``x`` is not a float32 or float64 tensor.
         ValueError: if a pixel is NaN or outside [0, 1], or ``how`` is unknown.

@@ -169,7 +169,13 @@ def read(
 
 
 def likelihood_for(data: OwnData) -> tuple[str, str]:
-    """The likelihood that fits the data, and why."""
+    """The likelihood that fits the data, and why.
+
+    Example:
+        >>> x = torch.zeros(4, 6)
+        >>> likelihood_for(OwnData(x, torch.zeros(4), x, torch.zeros(4), (2, 3), "mine", low=-3.0, high=5.0))
+        ('gaussian', 'as values from -3 to 5 are not all in [0, 1]')
+    """
     if len(data.image_shape) == 3:
         return "isotropic", "as color values are not probabilities"
     if data.binary:

@@ -123,6 +123,14 @@ def fit(
 
     Returns:
         The model, for its encoder, and q(θ).
+
+    Raises:
+        ValueError: if ``criterion`` is unknown, or x has fewer rows than a minibatch.
+
+    Example:
+        >>> model, posterior = fit(load("digits").train, "full VB", latent_dim=2, hidden_dim=5, samples=200)
+        >>> model.latent_dim, sorted(posterior.mean())[:2]
+        (2, ['0.bias', '0.weight'])
     """
     one_of(criterion, "criterion", CRITERIA)
     if len(x) < BATCH_SIZE:

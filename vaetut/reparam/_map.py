@@ -42,6 +42,13 @@ class Reparameterization:
         distribution: q itself.
         family: the family of the map, one of "inverse_cdf", "location_scale", "composition" and "implicit".
         differentiable: the names of the constructor's parameters that z has a gradient in.
+
+    Example:
+        >>> from torch.distributions import Exponential
+        >>> from vaetut.reparam import reparameterize
+        >>> r = reparameterize(Exponential(torch.tensor(2.0)))
+        >>> r.family, r.differentiable, r.g(torch.tensor(0.5))  # the median, log(2) / 2
+        ('inverse_cdf', ('rate',), tensor(0.3466))
     """
 
     distribution: Distribution

@@ -224,6 +224,12 @@ def families(q: Distribution | type[Distribution]) -> tuple[str, ...]:
     For a class the answer lists all families that its distributions may have; some distributions have fewer, such as a
     gamma with a concentration that is not an integer, which is not a sum of exponential variables.
 
+    Args:
+        q: a distribution, or a class of distributions.
+
+    Returns:
+        Their names, none if q has no map.
+
     Raises:
         TypeError: if q is neither a distribution nor a class of distributions.
 
