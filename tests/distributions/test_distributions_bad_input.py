@@ -91,7 +91,7 @@ BAD = [
         MultivariateStudentT,
         (torch.ones(3), torch.zeros(4, 2), EYE),
         ValueError,
-        r"df \[3\], loc_and_scale_tril \[4\]",
+        r"df \[3\], loc and scale_tril \[4\]",
     ),
     (
         MultivariateStudentT,

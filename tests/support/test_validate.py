@@ -172,5 +172,5 @@ def test_tensors():
         float_tensor(torch.ones(2, dtype=torch.bfloat16), "x")
     large = torch.full((4,), 3e38)
     assert finite(large, "x") is large  # though their sum is not
-    with pytest.raises(ValueError, match="x must be finite, got 1 NaN or infinite values of 2"):
+    with pytest.raises(ValueError, match="x must be finite, got NaN or infinity in 1 of 2 values"):
         finite(torch.tensor([1.0, float("nan")]), "x")

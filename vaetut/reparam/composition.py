@@ -12,7 +12,7 @@ composition (``eq-comp-never-lower``).
 
 ``rsample`` draws G, with the same distribution and gradient, by a sampler, in logs, so that a G of a small shape does
 not underflow. For Student's t and F in float32 the gradient is torch's for a gamma variable of shape 1 or more, which
-has a relative error of up to 7e-4 in the shape and is seven times as fast.
+has a relative error of up to 1e-3 in the shape and is several times as fast.
 
 Relaxed categories (Gumbel-softmax: Jang, Gu and Poole 2017; Concrete: Maddison, Mnih and Teh 2017) are compositions
 too: logits plus Gumbel noise, divided by a temperature, through a softmax. z is differentiable in logits and
