@@ -163,7 +163,7 @@ class Interval:
                 near = size + log_s  # the distance from the outer end
                 rest = _log_sum(other, size + log_r)
                 z = self.quantile(near, rest) if left else self.quantile(rest, near)
-                z = torch.minimum(torch.maximum(z, low), high)
+                z = z.clamp(low, high)
                 value = f(z)
                 part = weight * size.exp()
                 # An infinite value next to an end, such as log p, counts as 0: its weight is negligible.

@@ -228,11 +228,12 @@ class Truncated(Distribution):
         least, most = between.inner(self.low.dtype)
         infinite = z.detach().isinf()
         if any_true(infinite):  # a slope of ∞ times 0 would be NaN in the parameters
-            safe = torch.where(infinite, torch.where(z > 0, 1e-300, 1 - 2.0**-53), safe)
+            low_level = torch.where(z > 0, torch.full_like(u, 1e-300), 1 - 2.0**-53)
+            safe = torch.where(infinite, low_level, safe)
             z = torch.where(infinite, z.detach(), between.quantile(safe.log(), torch.log1p(-safe)))
-        # Rounding may lead just outside, and a draw that overflows is the largest number.
-        z = z.to(self.low.dtype)
-        z = torch.minimum(torch.maximum(z, least), most)
+        # Rounding may lead just outside, where the end has the gradient; what overflows is the largest number.
+        low, high = between.least.to(self.low), between.most.to(self.low)
+        z = z.to(self.low.dtype).clamp(low, high).clamp(least, most)
         ends = torch.where(u > 0, between.most, between.least).to(z.dtype)
         return torch.where(inside, z, ends)
 

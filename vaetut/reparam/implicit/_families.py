@@ -186,9 +186,15 @@ def _f_density(q: Any, z: Tensor) -> Tensor:
     return tails.beta_log_density(*_f_arguments(q, z)) - _log(z)
 
 
+def _off_zero(y: Tensor) -> Tensor:
+    """y, but a positive number in place of 0, which has no sign and no log."""
+    # not torch.where of two numbers: its result is float32, in which this one is 0
+    return y + SMALLEST * (y.detach().abs() < SMALLEST).to(y)
+
+
 def _student_arguments(q: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     y = (z - q.loc) / q.scale
-    y = y + torch.where(y.detach().abs() < SMALLEST, SMALLEST, 0.0)
+    y = _off_zero(y)
     sign = y.detach().sign()
     return q.df, sign * y, sign
 
@@ -213,9 +219,10 @@ def _von_mises(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Te
         t = t - q.loc
         return t - 2 * math.pi * torch.round(t.detach() / (2 * math.pi))
 
+    z = z - (z - z.clamp(-math.pi, math.pi)).detach()  # π in float32 lies beyond the cut
     t, cut = torch.broadcast_tensors(turned(z), turned(z.new_full((), math.pi)))
     both = torch.stack([t, cut])
-    both = both + torch.where(both.detach().abs() < SMALLEST, SMALLEST, 0.0)
+    both = _off_zero(both)
     sign = both.detach().sign()
     k, size = torch.broadcast_tensors(q.concentration, sign * both)
     size = size - torch.where(size.detach() > math.pi - 1e-14, 1e-14, 0.0)  # a tail of length 0 has no log
@@ -225,7 +232,10 @@ def _von_mises(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Te
     half = torch.where(above, 0.0, 0.5 * (-log_scale).exp())
     first, last = (sign * torch.where(above, -value, value - half)).unbind()
     value = first - last
-    offset = (t < cut).to(z) + (t >= 0).to(z) - (cut >= 0).to(z)
+    before = torch.where(
+        (t - cut).detach().abs() < 1, z > 0, t < cut
+    )  # next to the cut t may be rounded to it
+    offset = before.to(z) + (t >= 0).to(z) - (cut >= 0).to(z)
     return _from_natural(value, offset, log_scale, lower)
 
 
