@@ -16,6 +16,15 @@ LONG_CODE = re.compile(r'(?<=<span class="pre">)[^<\s]{23,}(?=</span>)')  # the 
 VERDICT = re.compile(r"(?<![^\n>])(✓ [^\n<]*eq-[^\n<]*)\n")  # a line that `verify` prints
 
 REPLACED = (
+    # Colors hold without scripts, and are there before the theme's scripts come.
+    (re.compile(r'(<html[^>]*) data-theme="auto"'), r'\1 data-theme="light"'),
+    (
+        re.compile(r'dataset\.theme = localStorage\.getItem\("theme"\) \|\| "auto"'),
+        'dataset.theme = (mode => mode !== "auto" ? mode : matchMedia("(prefers-color-scheme: dark)").matches'
+        ' ? "dark" : "light")(document.documentElement.dataset.mode)',
+    ),
+    # A slider says its value by itself.
+    (re.compile(r"<output>"), '<output aria-live="off">'),
     # A fold is named by its summary, which shows what is inside: Check, Solution, Code of this figure.
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
     # The arrow beside a title of the contents shows the pages below it.
@@ -61,9 +70,15 @@ def accessible(text: str) -> str:
     """One page, corrected."""
     for pattern, replacement in REPLACED:
         text = pattern.sub(replacement, text)
+    text = re.sub(r"<h[1-3]>.*?</h[1-3]>", lambda match: divisible(match[0]), text, flags=re.S)
     text = LONG_CODE.sub(lambda match: re.sub(r"(?<=\w)([._(,=/]+)(?=\w)", r"\1<wbr>", match[0]), text)
     text = re.sub(r"<pre>(.*?)</pre>", lambda match: printed(match[1]), text, flags=re.S)
     return re.sub(r'<table class="table">.*?</table>', lambda match: labeled(match[0]), text, flags=re.S)
+
+
+def divisible(title: str) -> str:
+    """A title in which a dotted name, such as torch.distributions, ends a line after its dot."""
+    return re.sub(r"(?<=[a-z]\.)(?=[a-z]\w*)(?=[^<>]*<)", "<wbr>", title)
 
 
 def printed(text: str) -> str:

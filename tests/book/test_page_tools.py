@@ -91,6 +91,18 @@ def test_a_heading_at_a_cell_keeps_its_formula_and_its_question_mark():
     assert "<td><p></p></td>" in made, "an empty cell needs no heading"
 
 
+def test_colors_do_not_wait_for_scripts():
+    theme = 'document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";'
+    made = access.accessible(f'<html lang="en" data-theme="auto"><script>{theme}</script>')
+    assert made.startswith('<html lang="en" data-theme="light">') and "matchMedia" in made
+    assert '"theme"' not in made
+
+
+def test_a_title_may_be_divided_after_a_dot():
+    made = access.accessible('<h1>what torch.distributions lacks<a href="a.html#b">#</a></h1><p>a.b</p>')
+    assert "torch.<wbr>distributions" in made and 'href="a.html#b"' in made and "<p>a.b</p>" in made
+
+
 def test_a_number_stays_with_its_word():
     made = access.accessible(
         '<p>In chapter 2, <a href="#a">chapter 3</a>, eq. <a href="#b">(2.1)</a> and chapter one</p>'
