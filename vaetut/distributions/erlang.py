@@ -17,7 +17,8 @@ from vaetut.distributions._base import (
     log_to_zero,
     zero_outside,
 )
-from vaetut.distributions._special import log_gamma_quantile, log_of, open_uniform
+from vaetut.distributions._special import log_of, open_uniform
+from vaetut.distributions.gamma_quantile import log_gamma_quantile
 
 MAX_PHASES = 8  # above this, one draw of torch's gamma sampler takes less time than the exponentials
 

@@ -17,8 +17,9 @@ from vaetut.distributions._base import (
     in_dtype_of,
     length_in_parts,
 )
-from vaetut.distributions._special import log_standard_gamma, matvec
+from vaetut.distributions._special import matvec
 from vaetut.distributions._stirling import digamma_difference, log_gamma_ratio
+from vaetut.distributions.gamma_quantile import log_standard_gamma
 
 
 class MultivariateStudentT(Distribution):
