@@ -31,10 +31,9 @@ _BEST_FIRST = ("inverse_cdf", "location_scale", "implicit", "composition")
 class Row(NamedTuple):
     """One row of `catalogue`.
 
-    ``noise`` and ``g`` are plain text and ``tex`` is g in TeX (inline math without the dollar signs), with the
-    names of torch's parameters in the first and one-letter symbols in the second. ``paper`` is the list of AEVB,
-    section 2.4, that names this pair (empty for a pair that the paper does not list), ``remark`` adds what
-    the other columns do not say.
+    ``noise`` and ``g`` are plain text with the names of torch's parameters; ``tex`` is g in TeX (inline math without
+    the dollar signs) with one-letter symbols. ``paper`` is the list of AEVB, section 2.4, that names this pair (empty
+    for a pair that the paper does not list), ``remark`` adds what the other columns do not say.
 
     Example:
         >>> next(row for row in catalogue() if row.distribution.__name__ == "Cauchy").g
