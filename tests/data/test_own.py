@@ -217,7 +217,7 @@ def test_csv(tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", "1,2\n3,x\n", "a.csv, line 2, column 2 must be a number, got 'x'"),
-        ("a.csv", "u,v\n1,2\n3\n", "a.csv, line 3 must have 2 columns, as the first line, got 1"),
+        ("a.csv", "u,v\n1,2\n3\n", "a.csv, line 3 must have 2 columns, like the first line, got 1"),
         ("a.csv", "u,v\n", "has a line of names but no numbers"),
         ("a.csv", "", "is empty"),
         ("a.csv", "1,2\n3,nan\n4,5\n", r"a.csv must hold finite numbers, row 1 \(counted from 0\) has NaN"),
