@@ -105,6 +105,14 @@ def test_letters_of_figures_are_large_on_a_phone(visit):
     assert seen(visit, "article :is(.cell_output, .vaetut-explorer) img", small) == []
 
 
+def test_a_diff_colors_both_kinds_of_lines(visit):
+    """What is taken out and what takes its place, in both schemes; axe-core looks at their contrast."""
+    for scheme in ("dark", "light"):
+        at(visit, 1440).page.emulate_media(color_scheme=scheme)
+        plain = "getComputedStyle(e).color === getComputedStyle(e.closest('pre')).color"
+        assert seen(visit, ".highlight-diff :is(.gd, .gi)", plain) == []
+
+
 def test_what_scrolls_shows_it(visit):
     """On a phone, an edge fades where there is more: code, tables and formulas."""
     at(visit, 390)
@@ -158,6 +166,7 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
         "<html><div class=bd-sidebar-primary style='width: 40px'><p class=bd-links><a>Reparameterization</a></p></div>"
         "<main><article><img style='width: 2000px; margin-top: 950px; background: white' src=data:,>"
         "<div class=cell_output><img width=938 height=400 style='width: 350px' src=data:,></div>"
+        "<div class=highlight-diff><pre><span class=gi>+ a</span></pre></div>"
         "<mjx-container display=true style='display: block; width: 100px; overflow: auto'>"
         "<p tabindex=0 style='width: 900px'>a</p></mjx-container><table class='vaetut-rows'><td>a</table>"
         "<details><summary aria-label='Toggle'>Check</summary><p>a</p></details><h2 style='margin-top: 900px'>a</h2>"
@@ -170,6 +179,7 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
         test_no_title_of_the_contents_touches_the_border,
         test_pictures_follow_the_scheme,
         test_letters_of_figures_are_large_on_a_phone,
+        test_a_diff_colors_both_kinds_of_lines,
         test_what_scrolls_shows_it,
         test_a_table_with_long_cells_is_a_list_on_a_phone,
         test_everyone_can_read_it,
