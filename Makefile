@@ -19,7 +19,7 @@ unexport PYTHONPATH MPLBACKEND PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 @\2/p' $(MAKEFILE_LIST) | column -t -s @
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 book: env ## build the book from the outputs that the notebooks hold, print the page to open
 	@$(BIN)/python tools/build_book.py
@@ -37,12 +37,12 @@ quick: env lint ## does a change hold? lint, types and the fast tests of the pac
 	@$(PYTEST) tests vaetut --ignore tests/book -m "not slow and not book and not browser"
 
 lint: env
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check . || { echo "vaetut: make format mends what is marked [*]" >&2; exit 1; }
+	@$(BIN)/ruff format --check . || { echo "vaetut: make format mends this" >&2; exit 1; }
 	@$(BIN)/codespell
 	@$(BIN)/mypy
 
-NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/book/nbval_sanitize.cfg --nbval-cell-timeout=300
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/book/nbval_sanitize.cfg --nbval-cell-timeout=1200
 
 outputs: env ## execute every notebook once: is what is stored what the present code puts out?
 	@PYTHONPATH=tools $(PYTEST) -p fresh_outputs book $(NBVAL)
@@ -67,7 +67,7 @@ notebooks: env ## execute the notebooks in place (one of them: make notebooks ON
 bench: env ## speed beside torch and other packages, side by side in one run, as ratios (some minutes)
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-experiments: env ## repeat the paper's experiments for chapter 12 (about an hour on two cores; can be stopped and continued)
+experiments: env ## repeat the paper's experiments for chapter 12 (some hours on two cores; can be stopped and continued)
 	@$(BIN)/python -m vaetut.experiments all --jobs $(JOBS) --results vaetut/experiments/results --state _build/experiments
 	@$(BIN)/python -m vaetut.experiments.mnist paper --results vaetut/experiments/results --runs _build/mnist
 	@$(BIN)/python -m vaetut.experiments.full_vb --results vaetut/experiments/results

@@ -1,16 +1,23 @@
 """What all tests share: figures are drawn into memory, every test starts alike, some are marked slow from a list."""
 
+import sys
 from pathlib import Path
 
 import matplotlib
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from in_browser import chromium
 from torch.distributions import Distribution
 
 from vaetut.models import VAE
 
 matplotlib.use("agg")
+# The same examples in every run, however busy the machine is.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 SLOW = (Path(__file__).parent / "slow.txt").read_text().split("\n\n", 1)[1].splitlines()
 
 
@@ -48,7 +55,7 @@ def unchecked():
 
 @pytest.fixture(autouse=True)
 def same_start():
-    """Each test starts from the same random state and the same defaults, whatever ran before it.
+    """Each test starts from the same random state, defaults and no open figure, whatever ran before it.
 
     torch.compile switches the argument checks of all distributions off, for good.
     """
@@ -57,6 +64,8 @@ def same_start():
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(0)
     torch.set_default_dtype(torch.float32)
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
     yield
     torch.set_default_dtype(torch.float32)
 

@@ -12,6 +12,7 @@ import pytest
 SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
 HOST = "http://book.test/"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+PATIENCE = 300_000  # milliseconds; playwright gives a loaded machine 30 seconds
 
 
 @contextmanager
@@ -27,8 +28,20 @@ def chromium():
             message = "NOT TESTED IN A BROWSER: no Chromium is installed (apt-get install chromium)"
             pytest.fail(message) if os.environ.get("VAETUT_REQUIRE_CHROMIUM") else pytest.skip(message)
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser.new_page, browser.new_context = patient(browser.new_page), patient(browser.new_context)
         yield browser
         browser.close()
+
+
+def patient(make):
+    """Make a page or a context that waits long for what must come, before it says that it does not."""
+
+    def made(**options):
+        opened = make(**options)
+        opened.set_default_timeout(PATIENCE)
+        return opened
+
+    return made
 
 
 def book_page(browser, width):

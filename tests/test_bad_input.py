@@ -109,7 +109,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "integer weight": (lambda: LinearGaussian(torch.ones(3, 2, dtype=torch.int64), ZEROS(3), 1.0), TypeError, "weight must have dtype .*int64"),
     "half weight": (lambda: LinearGaussian(ONES(3, 2).half(), ZEROS(3).half(), 1.0), TypeError, "weight must have dtype .*float16"),
     "weight with one dimension": (lambda: LinearGaussian(ONES(3), ZEROS(3), 1.0), ValueError, r"weight must have shape \[data, latent\], got \(3,\)"),
-    "nan weight": (lambda: LinearGaussian(with_value(ONES(3, 2), NAN), ZEROS(3), 1.0), ValueError, "weight must be finite, got 1 NaN"),
+    "nan weight": (lambda: LinearGaussian(with_value(ONES(3, 2), NAN), ZEROS(3), 1.0), ValueError, "weight must be finite, got NaN or infinity in 1 of 6 values"),
     "bias of another length": (lambda: LinearGaussian(ONES(3, 2), ZEROS(2), 1.0), ValueError, r"bias must have shape \(3,\), got \(2,\)"),
     "bias of another dtype": (lambda: LinearGaussian(ONES(3, 2), ZEROS(3).double(), 1.0), TypeError, "bias must have the dtype .*float32, got torch.float64"),
     "no noise": (lambda: LinearGaussian(ONES(3, 2), ZEROS(3), 0.0), ValueError, r"noise_scale must be one positive number, got 0\.0"),
@@ -119,8 +119,8 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "x of another dtype": (lambda: gaussian().posterior(X.double()), TypeError, "x must have the model's dtype, torch.float32, got torch.float64"),
     "x with nan": (lambda: mixture().log_evidence(with_value(X, NAN)), ValueError, "x must be finite"),
     "x with infinity": (lambda: gaussian().log_joint(with_value(X, INF), ZEROS(5, 2)), ValueError, "x must be finite"),
-    "logits as a matrix": (lambda: DiscreteMixture(ZEROS(2, 2), ZEROS(2, 3), ONES(2, 3)), ValueError, r"logits must have shape \[K\]"),
-    "loc of other K": (lambda: DiscreteMixture(ZEROS(2), ZEROS(4, 3), ONES(4, 3)), ValueError, r"loc must have shape \[K, data\] with K = 2"),
+    "logits as a matrix": (lambda: DiscreteMixture(ZEROS(2, 2), ZEROS(2, 3), ONES(2, 3)), ValueError, r"logits must have shape \[C\]"),
+    "loc of another size": (lambda: DiscreteMixture(ZEROS(2), ZEROS(4, 3), ONES(4, 3)), ValueError, r"loc must have shape \[C, data\] with C = 2"),
     "negative scale": (lambda: DiscreteMixture(ZEROS(2), ZEROS(2, 3), with_value(ONES(2, 3), -1.0)), ValueError, "scale must be positive.*-1"),
     "too many latent dimensions": (lambda: LinearGaussian.fit(torch.randn(20, 3), 3), ValueError, "latent_dim must be less than the data's 3 dimensions, got 3"),
     "no latent dimensions": (lambda: LinearGaussian.fit(torch.randn(20, 3), 0), ValueError, "latent_dim must be at least 1"),
@@ -203,5 +203,5 @@ def test_finite_values_with_an_infinite_sum():
     model = LinearGaussian(ONES(3, 2), ZEROS(3), 1e30)
     assert x.sum().isinf()
     assert vaetut.sgvb_b(model, normal(1, 2), x).shape == (1,)
-    with pytest.raises(ValueError, match="x must be finite, got 1 NaN or infinite values of 3"):
+    with pytest.raises(ValueError, match="x must be finite, got NaN or infinity in 1 of 3 values"):
         vaetut.sgvb_b(model, normal(1, 2), with_value(x, -INF))

@@ -239,3 +239,7 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = vaetut.no_such_name
     with pytest.raises(ImportError):
         exec("from vaetut import no_such_name")
+
+
+def test_tab_completion_lists_no_helper_of_the_package():
+    assert not {"Any", "TYPE_CHECKING", "import_module", "interrupt"} & set(dir(vaetut))

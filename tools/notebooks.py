@@ -67,7 +67,7 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
     """Run all cells in a fresh kernel; outputs and execution counts go into the notebook."""
     client = NotebookClient(
         notebook,
-        timeout=300,
+        timeout=1200,
         kernel_name="python3",
         record_timing=False,
         store_widget_state=False,

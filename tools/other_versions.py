@@ -134,7 +134,7 @@ def run_notebooks(paths: list[Path]) -> int:
         fresh = nbformat.read(path, as_version=4)
         start = time.monotonic()
         try:
-            NotebookClient(fresh, timeout=600, kernel_name="python3", coalesce_streams=True).execute()
+            NotebookClient(fresh, timeout=1200, kernel_name="python3", coalesce_streams=True).execute()
         except CellExecutionError as error:
             failed += 1
             print(f"{path}: FAILED\n{error}", flush=True)

@@ -4,11 +4,14 @@
 
 A number counts as a result if it has a decimal point, a percent sign or a thousands separator. It is accounted for by
 
-- an output of the chapter's code that rounds to it (or its hundredth, for a percentage);
-- a literal in the chapter's code: a definition such as σ = 0.8;
+- an output of code at its place that rounds to it (or its hundredth, for a percentage);
+- a literal in code at its place: a definition such as σ = 0.8;
 - an entry in tests/book/numbers.toml, in the table of the chapter: ``"0.98" = "math.exp(-0.02)"`` is an expression
   that is evaluated (with math, torch and vaetut) and must round to the number, and
   ``"86.8" = { source = "Burda et al. 2016, table 1" }`` names where it can be read.
+
+Its place is the section (from one heading ## to the next), the chapter's opening before the first of them, and the code
+cell nearest before and after.
 """
 
 import ast
@@ -18,6 +21,7 @@ import re
 import sys
 import tokenize
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +54,19 @@ def prose(notebook: NotebookNode) -> list[str]:
         myst = cell.metadata.get("mystnb", {})
         texts += [str(myst.get("figure", {}).get("caption", "")), str(myst.get("image", {}).get("alt", ""))]
     return texts
+
+
+def places(notebook: NotebookNode) -> Iterator[tuple[NotebookNode, NotebookNode]]:
+    """Each cell, and the code cells at its place, both as a notebook."""
+    cells, section, sections = notebook.cells, 0, []
+    for cell in cells:
+        section += cell.cell_type == "markdown" and bool(re.search(r"^## ", cell.source, re.M))
+        sections.append(section)
+    for here, cell in enumerate(cells):
+        code = [i for i, other in enumerate(cells) if other.cell_type == "code"]
+        near = {*[i for i in code if i < here][-1:], *[i for i in code if i > here][:1]}
+        at = [cells[i] for i in code if i in near or sections[i] in (0, sections[here])]
+        yield NotebookNode(cells=[cell]), NotebookNode(cells=at)
 
 
 def results(notebook: NotebookNode) -> list[str]:
@@ -115,19 +132,22 @@ def evaluate(expression: str) -> float:
 
 def unaccounted(notebook: NotebookNode, table: dict[str, Any]) -> list[str]:
     """What is wrong with the numbers of a chapter, a line each."""
-    # An integer literal is no source for a decimal: 0.5 written as 1 / 2 is, and that stands in the table.
-    known = outputs(notebook) + literals(notebook)
     problems = []
-    for number in results(notebook):
-        entry = table.get(number)
+    for number, entry in table.items():
         if isinstance(entry, str):
             value = evaluate(entry)
             if not agrees(number, value):
                 problems.append(f"{number}: its expression {entry!r} gives {value!r}")
-        elif entry is None and not any(agrees(number, value) for value in known):
-            problems.append(f"{number}: no output of the chapter rounds to it, and numbers.toml has no entry")
-        elif entry is not None and not str(entry.get("source", "")).strip():
+        elif not str(entry.get("source", "")).strip():
             problems.append(f"{number}: its entry in numbers.toml must be an expression or have a source")
+    for cell, code in places(notebook):
+        # An integer literal is no source for a decimal: 0.5 written as 1 / 2 is, and that stands in the table.
+        known = outputs(code) + literals(code)
+        problems += [
+            f"{number} in {cell.cells[0].id}: no output or literal at its place, and numbers.toml has no entry"
+            for number in results(cell)
+            if number not in table and not any(agrees(number, value) for value in known)
+        ]
     problems += [
         f"{number}: in numbers.toml, but not in the chapter"
         for number in table

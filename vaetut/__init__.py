@@ -24,7 +24,7 @@ chapter (book/)                 module
 
 The distributions that torch lacks (chapters 7 to 9) are in `vaetut.distributions`; what the chapters use to
 check and to draw, `verify`, `explore` and `plots`, is in `vaetut.teaching`, and the command line in `vaetut.cli`.
-The book: <https://github.com/vaetut/vaetut>.
+The book: <https://vaetut.github.io/vaetut/>, its source: <https://github.com/vaetut/vaetut>.
 """
 
 from vaetut._support import interrupt  # first, since Ctrl-C may come while torch is imported
@@ -156,4 +156,5 @@ if not TYPE_CHECKING:  # a type checker must still report names that do not exis
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    helpers = {"Any", "TYPE_CHECKING", "import_module", "interrupt"}  # only of this file
+    return sorted({*globals(), *_LAZY} - helpers)

@@ -45,18 +45,18 @@ class LatentVariableModel(Protocol):
 
 
 class LinearGaussian:
-    r"""The model $z \sim \mathcal N(0, I)$, $x \mid z \sim \mathcal N(W z + b, \sigma^2 I)$ (``eq-linear-gaussian``).
+    r"""The model $z \sim \mathcal N(0, I)$, $x \mid z \sim \mathcal N(W z + b, s^2 I)$ (``eq-linear-gaussian``).
 
-    Its evidence $\mathcal N(x;\, b,\, W W^\top + \sigma^2 I)$ and its posterior are Gaussian. Fitted to data by maximum
+    Its evidence $\mathcal N(x;\, b,\, W W^\top + s^2 I)$ and its posterior are Gaussian. Fitted to data by maximum
     likelihood it is probabilistic PCA (Tipping & Bishop 1999).
 
     Args:
         weight: $W$, ``[data, latent]``.
         bias: $b$, ``[data]``.
-        noise_scale: $\sigma$, a positive number or a tensor without dimensions.
+        noise_scale: $s$, a positive number or a tensor without dimensions; converted to the dtype of ``weight``.
 
     Raises:
-        TypeError: if a tensor is not float32 or float64, or their dtypes differ.
+        TypeError: if a tensor is not float32 or float64, or ``weight`` and ``bias`` have different dtypes.
         ValueError: if a shape does not fit, a value is not finite or ``noise_scale`` is not positive.
 
     Example:
@@ -75,7 +75,13 @@ class LinearGaussian:
         self.bias = _like(bias, "bias", weight, weight.shape[:1])
         if isinstance(noise_scale, Tensor) and noise_scale.dtype in (torch.float16, torch.bfloat16):
             float_tensor(noise_scale, "noise_scale")
-        scale = torch.as_tensor(noise_scale, dtype=weight.dtype, device=weight.device)
+        try:
+            scale = torch.as_tensor(noise_scale, dtype=weight.dtype, device=weight.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                "noise_scale must be a number or a tensor without dimensions, "
+                f"got {noise_scale!r} of type {type(noise_scale).__name__}"
+            ) from None
         self.noise_scale = finite(scale, "noise_scale")
         if scale.dim() != 0 or any_true(scale <= 0):
             raise ValueError(f"noise_scale must be one positive number, got {noise_scale}")
@@ -88,6 +94,7 @@ class LinearGaussian:
 
     def likelihood(self, z: Tensor) -> Distribution:
         """The likelihood p(x|z) for ``z [..., latent]``: batch shape ``[...]``, event shape ``[data]``."""
+        z = _codes(z, self.weight.shape[1], self.weight.dtype)
         return Independent(Normal(z @ self.weight.mT + self.bias, self.noise_scale), 1)
 
     @property
@@ -101,13 +108,13 @@ class LinearGaussian:
         return self.evidence.log_prob(_data(x, self.bias))
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """The log joint density, log p(x, z) = log p(x|z) + log p(z), in nats."""
+        """The log joint density, log p(x, z) = log p(x|z) + log p(z), ``[...]`` in nats for ``z [..., latent]``."""
         return _log_joint(self, _data(x, self.bias), z)
 
     def posterior(self, x: Tensor) -> MultivariateNormal:
         r"""The posterior p(z|x) (``eq-linear-gaussian-posterior``), batch shape ``[...]``, event shape ``[latent]``.
 
-        With $M = W^\top W + \sigma^2 I$ it is $\mathcal N(M^{-1} W^\top (x - b),\; \sigma^2 M^{-1})$.
+        With $P = W^\top W + s^2 I$ it is $\mathcal N(P^{-1} W^\top (x - b),\; s^2 P^{-1})$.
         """
         identity = torch.eye(self.weight.shape[1], dtype=self.weight.dtype, device=self.weight.device)
         factor = torch.linalg.cholesky(self.weight.mT @ self.weight + self.noise_scale.square() * identity)
@@ -119,7 +126,7 @@ class LinearGaussian:
         r"""$\mathbb E_{q(z)}[\log p(x|z)]$ in nats for a Gaussian q (``eq-expected-log-likelihood``).
 
         With mean $m$ and covariance $S$ of q it is
-        $\log \mathcal N(x;\, W m + b,\, \sigma^2 I) - \mathrm{tr}(W S W^\top) / 2 \sigma^2$.
+        $\log \mathcal N(x;\, W m + b,\, s^2 I) - \mathrm{tr}(W S W^\top) / 2 s^2$.
 
         Args:
             q: ``Independent(Normal, 1)`` or ``MultivariateNormal``, event shape ``[latent]``.
@@ -127,12 +134,17 @@ class LinearGaussian:
 
         Raises:
             NotImplementedError: if q is of another type.
+            ValueError: if q has another event shape.
         """
         gaussian = as_multivariate_normal(q)
         if gaussian is None:
             raise NotImplementedError(
                 f"q must be Independent(Normal, 1) or MultivariateNormal, got {type(q).__name__}; "
                 "for any other q estimate it with bounds.elbo_terms"
+            )
+        if gaussian.event_shape != self.weight.shape[1:]:
+            raise ValueError(
+                f"q must have event_shape {tuple(self.weight.shape[1:])}, got {tuple(gaussian.event_shape)}"
             )
         spread = (self.weight @ gaussian.scale_tril).square().sum((-2, -1))
         at_mean = self.likelihood(gaussian.mean).log_prob(_data(x, self.bias))
@@ -147,17 +159,19 @@ class LinearGaussian:
         r"""Maximum likelihood in closed form: probabilistic PCA (Tipping & Bishop 1999, eqs. 7 and 8).
 
         With the eigenvalues $\lambda_1 \ge \lambda_2 \ge \dots$ of the data's covariance (divided by N) and the
-        eigenvectors $U_K$ of the K largest: $b$ is the mean, $\sigma^2$ the mean of the eigenvalues left out, and
-        $W = U_K (\Lambda_K - \sigma^2 I)^{1/2}$. The likelihood is the same for every rotation of W's columns;
-        each column's largest entry is made positive.
+        eigenvectors $U_J$ of the J largest: $b$ is the mean, $s^2$ the mean of the eigenvalues left out, and
+        $W = U_J (\Lambda_J - s^2 I)^{1/2}$. The likelihood is the same for every rotation of W's columns;
+        the entry of each column that is largest in magnitude is made positive.
 
         Args:
             x: data, ``[N, data]``.
-            latent_dim: K, with ``1 <= K < data``.
+            latent_dim: J, with ``1 <= J < data``.
 
         Raises:
-            ValueError: if ``latent_dim`` is out of range, or the data lie in an affine subspace of at most K
-                dimensions, so that $\sigma^2 = 0$ and the likelihood has no maximum.
+            TypeError: if ``x`` is not a float32 or float64 tensor, or ``latent_dim`` is not an int.
+            ValueError: if ``x`` is not finite or has fewer than two rows, if ``latent_dim`` is out of range, or if the
+                data lie in an affine subspace of at most J dimensions, so that $s^2 = 0$ and the likelihood has
+                no maximum.
 
         Example:
             >>> x = torch.tensor([[0.0, 0.1], [1.0, 0.9], [2.0, 2.1], [3.0, 2.9]])
@@ -189,14 +203,14 @@ class LinearGaussian:
 class DiscreteMixture:
     r"""A mixture of diagonal Gaussians, seen as a latent-variable model (``eq-discrete-mixture``).
 
-    $z$ is one of K one-hot vectors with $p(z = e_k) = \mathrm{softmax}(\mathrm{logits})_k$, and
-    $x \mid z = e_k \sim \mathcal N(\mathrm{loc}_k, \mathrm{diag}(\mathrm{scale}_k^2))$. Every expectation over z is
-    a sum of K terms.
+    $z$ is one of C one-hot vectors with $p(z = e_c) = \mathrm{softmax}(\mathrm{logits})_c$, and
+    $x \mid z = e_c \sim \mathcal N(\mathrm{loc}_c, \mathrm{diag}(\mathrm{scale}_c^2))$. Every expectation over z is
+    a sum of C terms.
 
     Args:
-        logits: unnormalized log weights, ``[K]``.
-        loc: means, ``[K, data]``.
-        scale: standard deviations, ``[K, data]``, positive.
+        logits: unnormalized log weights, ``[C]``.
+        loc: means, ``[C, data]``.
+        scale: standard deviations, ``[C, data]``, positive.
 
     Raises:
         TypeError: if a tensor is not float32 or float64, or their dtypes differ.
@@ -213,9 +227,9 @@ class DiscreteMixture:
 
     def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor) -> None:
         if float_tensor(logits, "logits").dim() != 1 or len(logits) == 0:
-            raise ValueError(f"logits must have shape [K] with K of at least 1, got {tuple(logits.shape)}")
+            raise ValueError(f"logits must have shape [C] with C of at least 1, got {tuple(logits.shape)}")
         if float_tensor(loc, "loc").dim() != 2 or loc.shape[0] != len(logits) or loc.shape[1] == 0:
-            raise ValueError(f"loc must have shape [K, data] with K = {len(logits)}, got {tuple(loc.shape)}")
+            raise ValueError(f"loc must have shape [C, data] with C = {len(logits)}, got {tuple(loc.shape)}")
         self.logits = finite(logits, "logits")
         self.loc = _like(loc, "loc", logits, loc.shape)
         self.scale = _like(scale, "scale", logits, loc.shape)
@@ -224,44 +238,46 @@ class DiscreteMixture:
 
     @property
     def prior(self) -> OneHotCategorical:
-        """The prior p(z) over one-hot vectors, event shape ``[K]``."""
+        """The prior p(z) over one-hot vectors, event shape ``[C]``."""
         return OneHotCategorical(logits=self.logits)
 
     @property
     def states(self) -> Tensor:
-        """The K values of z as rows, the identity matrix ``[K, K]``."""
+        """The C values of z as rows, the identity matrix ``[C, C]``."""
         return torch.eye(len(self.logits), dtype=self.logits.dtype, device=self.logits.device)
 
     def likelihood(self, z: Tensor) -> Distribution:
-        """The likelihood p(x|z) for one-hot ``z [..., K]``: batch shape ``[...]``, event shape ``[data]``."""
+        """The likelihood p(x|z) for one-hot ``z [..., C]``: batch shape ``[...]``, event shape ``[data]``."""
+        z = _codes(z, len(self.logits), self.loc.dtype)
         return Independent(Normal(z @ self.loc, z @ self.scale), 1)
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """The log joint density, log p(x, z) = log p(x|z) + log p(z), in nats."""
+        """The log joint density, log p(x, z) = log p(x|z) + log p(z), in nats for ``x [..., data]`` and one-hot z."""
         return _log_joint(self, _data(x, self.loc[0]), z)
 
     def log_evidence(self, x: Tensor) -> Tensor:
-        r"""$\log p(x) = \log \sum_k p(x, z = e_k)$ in nats for ``x [..., data]``: shape ``[...]``."""
+        r"""$\log p(x) = \log \sum_c p(x, z = e_c)$ in nats for ``x [..., data]``: shape ``[...]``."""
         return self._log_joint_of_states(x).logsumexp(-1)
 
     def posterior(self, x: Tensor) -> OneHotCategorical:
-        """The posterior p(z|x) by Bayes' rule, batch shape ``[...]``, event shape ``[K]``."""
+        """The posterior p(z|x) by Bayes' rule, batch shape ``[...]``, event shape ``[C]``."""
         return OneHotCategorical(logits=self._log_joint_of_states(x))
 
     def expected_log_likelihood(self, q: Distribution, x: Tensor) -> Tensor:
-        r"""$\mathbb E_{q(z)}[\log p(x|z)]$ in nats, a sum over the K states.
+        r"""$\mathbb E_{q(z)}[\log p(x|z)]$ in nats, a sum over the C states.
 
         Args:
-            q: a ``OneHotCategorical`` with event shape ``[K]``.
+            q: a ``OneHotCategorical`` with event shape ``[C]``.
             x: ``[..., data]``.
 
         Raises:
-            NotImplementedError: if q is of another type.
+            NotImplementedError: if q is of another type, or has another event shape.
         """
         outcomes = outcomes_of(q) if is_exactly(q, OneHotCategorical) else None
         if outcomes is None or q.event_shape != self.logits.shape:
             raise NotImplementedError(
                 f"q must be a OneHotCategorical over {len(self.logits)} states, got {type(q).__name__}"
+                + (f" with event_shape {tuple(q.event_shape)}" if outcomes is not None else "")
             )
         x = _data(x, self.loc[0])
         return (outcomes.probs * self.likelihood(self.states).log_prob(x.unsqueeze(-2))).sum(-1)
@@ -287,6 +303,17 @@ def _like(value: Tensor, name: str, reference: Tensor, shape: torch.Size) -> Ten
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
     return finite(value, name)
+
+
+def _codes(z: Tensor, latent: int, dtype: torch.dtype) -> Tensor:
+    """``z [..., latent]``, checked."""
+    if not isinstance(z, Tensor):
+        raise TypeError(f"z must be a torch.Tensor, got {type(z).__name__}")
+    if z.dtype != dtype:
+        raise TypeError(f"z must have the model's dtype, {dtype}, got {z.dtype}")
+    if z.dim() == 0 or z.shape[-1] != latent:
+        raise ValueError(f"z must have shape [..., {latent}], got {tuple(z.shape)}")
+    return z
 
 
 def _data(x: Tensor, one: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from torch.distributions import kl_divergence as torch_kl_divergence
 from torch.distributions.kl import _KL_REGISTRY, _Match
 from torch.distributions.utils import _sum_rightmost as sum_rightmost
 
-from vaetut._support.validate import any_true, distribution, has_no_values, name_of, positive_int
+from vaetut._support.validate import any_true, distribution, function, has_no_values, name_of, positive_int
 from vaetut.distributions import Erlang
 from vaetut.distributions.closed_forms import divergence_of, entropy_of
 from vaetut.distributions.copies import tensors_of
@@ -61,7 +61,8 @@ def entropy(q: Distribution) -> Tensor:
         Nats, shape ``q.batch_shape``. For a density it may be negative.
 
     Raises:
-        NotImplementedError: if torch has no closed form for ``q``, or only one that belongs to a base class whose
+        TypeError: if ``q`` is not a distribution.
+        NotImplementedError: if there is no closed form for ``q``, or only one that belongs to a base class whose
             ``log_prob`` the class of ``q`` replaces; `monte_carlo_entropy` needs ``sample`` and ``log_prob`` only.
 
     Example:
@@ -104,10 +105,11 @@ def kl_divergence(q: Distribution, p: Distribution) -> Tensor:
         Nats; the shape is the broadcast of both batch shapes.
 
     Raises:
+        TypeError: if q or p is not a distribution.
         NotImplementedError: if there is no closed form for the pair, as for mixtures, or only one that belongs to a
             base class whose ``log_prob`` is replaced; `monte_carlo_kl` estimates it, with a standard error, from
             ``sample`` and ``log_prob``.
-        ValueError: if the event shapes differ or the batch shapes do not broadcast.
+        ValueError: if the event shapes or the numbers of categories differ, or the batch shapes do not broadcast.
 
     Example:
         >>> from torch.distributions import Normal
@@ -154,9 +156,9 @@ def cross_entropy(q: Distribution, p: Distribution) -> Tensor:
         −110, is not zero).
 
     Raises:
+        TypeError, ValueError: as `kl_divergence`.
         NotImplementedError: if there is no closed form for the pair; `monte_carlo_cross_entropy` estimates it
             from ``q.sample`` and ``p.log_prob``.
-        ValueError: if the event shapes differ or the batch shapes do not broadcast.
 
     Example:
         >>> from torch.distributions import Normal
@@ -197,6 +199,8 @@ def monte_carlo(f: Callable[[Tensor], Tensor], q: Distribution, num_samples: int
         `Estimate` with the shape and the unit of f's value for one sample.
 
     Raises:
+        TypeError: if q is not a distribution, f is not a function or returns no tensor, or ``num_samples`` is not an
+            int.
         ValueError: if ``num_samples < 1`` or f does not return one value per sample.
 
     Example:
@@ -214,6 +218,7 @@ def _monte_carlo(
 ) -> Estimate:
     """`monte_carlo`; with ``per_datapoint`` each value depends only on the draw at its own place in q's batch."""
     distribution(q, "q")
+    function(f, "f")
     positive_int(num_samples, "num_samples")
     z = q.rsample((num_samples,)) if q.has_rsample else q.sample((num_samples,))
     values = f(z)
@@ -287,7 +292,7 @@ def monte_carlo_entropy(q: Distribution, num_samples: int) -> Estimate:
     (``eq-monte-carlo``).
 
     ``[*q.batch_shape]``, in nats; arguments and errors as `monte_carlo`; any q with ``sample`` and ``log_prob`` is
-    accepted. The estimate's standard error is finite only if $\mathrm{Var}[\log q]$ is.
+    accepted. The standard error has a meaning only if $\mathrm{Var}[\log q]$ is finite.
 
     Example:
         >>> from torch.distributions import Normal
@@ -319,7 +324,7 @@ def monte_carlo_cross_entropy(q: Distribution, p: Distribution, num_samples: int
 
 
 def monte_carlo_kl(q: Distribution, p: Distribution, num_samples: int) -> Estimate:
-    r"""Monte Carlo estimate of $D_{\mathrm{KL}}(q \,\|\, p)$: $\frac1L \sum_l \log q(z^{(l)}) - \log p(z^{(l)})$
+    r"""Monte Carlo estimate of $D_{\mathrm{KL}}(q \,\|\, p)$: $\frac1L \sum_l [\log q(z^{(l)}) - \log p(z^{(l)})]$
     with $z^{(l)} \sim q$ (``eq-kl-monte-carlo``).
 
     A single estimate can be negative, although the divergence cannot. Works for any pair with ``log_prob``,
@@ -341,8 +346,8 @@ def monte_carlo_kl(q: Distribution, p: Distribution, num_samples: int) -> Estima
 def _kl_of_normals(q: Distribution, p: Distribution) -> Tensor | None:
     """The divergence of two diagonal Gaussians, None for other pairs.
 
-    Torch has it as well, but it is computed in each training step: this version takes half the time of torch's, which
-    looks the pair up twice, and torch.compile can trace it.
+    Torch has it as well, but `torch.compile` cannot trace torch's search for the pair, and this divergence is a part of
+    every training step.
     """
     if type(q) is Independent and type(p) is Independent:
         dims = q.reinterpreted_batch_ndims

@@ -82,7 +82,7 @@ class VAE(nn.Module):
         activation: of the hidden layers: ``"tanh"`` (as in AEVB), ``"relu"`` or ``"softplus"``.
 
     Raises:
-        TypeError: if a dimension is not an int, or ``hidden_dim`` neither an int nor a tuple of them.
+        TypeError: if a dimension is not an int, or ``hidden_dim`` neither an int nor a tuple or list of them.
         ValueError: if a dimension is less than 1, or a name is unknown.
 
     Example:
@@ -143,7 +143,7 @@ class VAE(nn.Module):
         """q(z|x) for ``x [..., data_dim]``: batch shape ``[...]``, event shape ``[latent_dim]``.
 
         Raises:
-            TypeError: if x is no tensor of the parameters' dtype.
+            TypeError: if x is not a tensor of the parameters' dtype.
             ValueError: if the last dimension of x is not ``data_dim``.
         """
         return _normal(self.encoder(self._checked(x, "x", self.data_dim)).to(x.dtype))
@@ -156,7 +156,7 @@ class VAE(nn.Module):
         The Bernoulli is a `GrayBernoulli`, whose ``log_prob`` takes gray pixels, too.
 
         Raises:
-            TypeError: if z is no tensor of the parameters' dtype.
+            TypeError: if z is not a tensor of the parameters' dtype.
             ValueError: if the last dimension of z is not ``latent_dim``.
         """
         # Under torch.autocast the networks compute in bfloat16, which has too few bits for densities.

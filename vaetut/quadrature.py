@@ -5,17 +5,18 @@ Used in every chapter, first in chapter 1, *Latent-variable models*. A true valu
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
-from vaetut._support.validate import positive_int
+from vaetut._support.validate import function, positive_int, real_number
 from vaetut.distributions.outcomes import outcomes_of
 from vaetut.information import as_multivariate_normal
 
-MAX_POINTS = 1000  # of a Gauss-Hermite rule in one dimension; computing its nodes takes about a second
+MAX_POINTS = 1000  # of a Gauss-Hermite rule in one dimension; computing its nodes takes a tenth of a second
 PART = 1 << 22  # size of the input of one call of f: 32 MB in float64
 
 
@@ -26,8 +27,8 @@ def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: i
     degree below ``2 * num_points``, as every log-density of a linear-Gaussian model is, and an approximation for other
     smooth f.
 
-    f is called with some of the points at a time, so that its input stays near 32 MB for any number of points. (If
-    gradients are needed, autograd keeps what f computes for all of them.)
+    For a Gaussian q, f is called with some of the points at a time, so that its input stays near 32 MB for any number
+    of points. (If gradients are needed, autograd keeps what f computes for all of them.)
 
     Args:
         f: maps ``z [points, *q.batch_shape, *q.event_shape]`` to values ``[points, *q.batch_shape]``.
@@ -39,6 +40,7 @@ def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: i
         Shape ``q.batch_shape``.
 
     Raises:
+        TypeError: if f is not a function or returns no tensor, or ``num_points`` is not an int.
         NotImplementedError: if q is neither; `monte_carlo` estimates the expectation for any q.
         ValueError: unless ``num_points`` is from 1 to 1000, if the grid would exceed a million points, or if f returns
             another shape.
@@ -48,6 +50,7 @@ def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: i
         >>> round(expectation(lambda z: z[..., 0] ** 4, q).item(), 4)   # 1 + 6 + 3
         10.0
     """
+    function(f, "f")
     positive_int(num_points, "num_points")
     gaussian = as_multivariate_normal(q)
     if gaussian is not None:
@@ -86,8 +89,14 @@ def _over_gaussian(f: Callable[[Tensor], Tensor], q: MultivariateNormal, num_poi
     return total
 
 
+def _tensor(values: Any) -> Tensor:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"f must return a torch.Tensor, got {type(values).__name__}")
+    return values
+
+
 def _values(f: Callable[[Tensor], Tensor], z: Tensor, batch_shape: torch.Size) -> Tensor:
-    values = f(z)
+    values = _tensor(f(z))
     if values.shape != (len(z), *batch_shape):
         raise ValueError(
             f"f must return one value per point, shape {(len(z), *batch_shape)}, got {tuple(values.shape)}"
@@ -122,7 +131,12 @@ def gauss_hermite(num_points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def integrate(
-    f: Callable[[Tensor], Tensor], low: float, high: float, *, num_points: int = 20_001, device: str = "cpu"
+    f: Callable[[Tensor], Tensor],
+    low: float,
+    high: float,
+    *,
+    num_points: int = 20_001,
+    device: str | torch.device = "cpu",
 ) -> Tensor:
     r"""$\int_{\mathrm{low}}^{\mathrm{high}} f(t)\, dt$ by the trapezoid rule on equal steps, in float64 (chapter 1).
 
@@ -136,10 +150,12 @@ def integrate(
         low: lower end, finite.
         high: upper end, finite, above ``low``.
         num_points: points of the grid, at least 2.
-        device: where the grid is made.
+        device: the device of the grid.
 
     Raises:
-        ValueError: if the ends are not finite and ordered, or f returns another number of points.
+        TypeError: if f is not a function or returns no tensor, if an end is not a number, or ``num_points`` not an int.
+        ValueError: if the ends are not finite and ordered, if ``num_points`` is less than 2, or if f returns another
+            number of points.
 
     Example:
         >>> from torch.distributions import Normal
@@ -147,6 +163,11 @@ def integrate(
         >>> round(integrate(lambda z: q.log_prob(z).exp() * z**4, -12, 12).item(), 12)
         3.0
     """
+    function(f, "f")
+    ends: dict[str, Any] = {"low": low, "high": high}
+    for name, end in ends.items():
+        if not isinstance(end, Tensor | np.ndarray):
+            real_number(end, name)
     if not (abs(low) < float("inf") and abs(high) < float("inf") and low < high):
         raise ValueError(f"low and high must be finite with low < high, got {low} and {high}")
     if positive_int(num_points, "num_points") < 2:
@@ -167,7 +188,7 @@ def integrate(
 
 
 def _trapezoid(f: Callable[[Tensor], Tensor], grid: Tensor) -> Tensor:
-    values = f(grid)
+    values = _tensor(f(grid))
     if values.shape[-1:] != grid.shape:
         raise ValueError(
             f"f must return [..., {len(grid)}] for its {len(grid)} points, got {tuple(values.shape)}"

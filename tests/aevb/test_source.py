@@ -213,14 +213,14 @@ class Labeled(Dataset):
         (
             (255 * gray()).byte().numpy(),
             TypeError,
-            "data must have dtype torch.float32 or torch.float64, got torch.uint8",
+            "data must have dtype float32 or float64, got an array of uint8",
         ),
         (bad_items(gray() * 255), ValueError, r"data must lie in \[0, 1\] for a Bernoulli likelihood"),
         (bad_items(gray() * np.nan), ValueError, "data must be finite"),
         (
             bad_items(gray(dim=5)),
             ValueError,
-            r"data must be data that the model and the bound accept: x must have shape",
+            r"data must fit the model and the bound: x must have shape",
         ),
         (bad_items(gray()[:0]), ValueError, "data must have at least one item"),
         (
@@ -369,7 +369,7 @@ def test_mistakes_in_a_model(name, value, error, message):
 
 
 def test_a_bound_that_returns_a_tuple():
-    with pytest.raises(TypeError, match="bound must return a tensor, one value per datapoint, got a tuple"):
+    with pytest.raises(TypeError, match="bound must return a tensor, one value per datapoint, got tuple"):
         run(gray(), bound=lambda *a: (sgvb_b(*a), 0))
 
 

@@ -11,6 +11,8 @@ from vaetut.bounds import sgvb_b
 from vaetut.data import binarize
 from vaetut.models import VAE
 
+PATIENCE = 600  # seconds: a deadlock, not a loaded machine
+
 
 def gray(n=120, dim=6):
     return torch.rand(n, dim, generator=torch.Generator().manual_seed(1))
@@ -64,13 +66,13 @@ def test_checks_of_another_thread_stay_on():
     def bound(model, q, x, num_samples):
         if torch.is_grad_enabled():
             inside.set()
-            done.wait(60)
+            done.wait(PATIENCE)
         return sgvb_b(model, q, x, num_samples)
 
     model, other = models()[:2]
-    thread = threading.Thread(target=lambda: train(model, gray(), epochs=1, bound=bound))
+    thread = threading.Thread(target=lambda: train(model, gray(), epochs=1, bound=bound), daemon=True)
     thread.start()
-    assert inside.wait(60)
+    assert inside.wait(PATIENCE)
     try:
         sgvb_b(other, other.encode(gray() * 255), gray() * 255)
     except ValueError as error:

@@ -383,7 +383,7 @@ def test_not_finite_names_epoch_and_step():
         return values * float("nan") if sum(calls) == 8 else values  # step 3 of the second epoch
 
     model = small().eval()
-    with pytest.raises(FloatingPointError, match=r"training bound .* epoch 2, step 3; .*\(now 0\.01\)"):
+    with pytest.raises(FloatingPointError, match=r"training bound .* epoch 2, step 3; .*\(now 0\.01;"):
         train(model, gray(), epochs=3, batch_size=50, bound=bound, learning_rate=0.01)
     assert not model.training
 
@@ -419,9 +419,7 @@ def test_adagrad_from_the_paper_s_start():
     slow, fast = curve(0.01), curve(0.1)
     assert -45 < slow[0] < slow[1]
     assert fast[0] < -1e4 and fast[1] > -60
-    with pytest.raises(
-        FloatingPointError, match=r"epoch 1, step \d; .*\(now 1\), by all of which the first step of Ada"
-    ):
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step \d; .*\(now 1; the first step of Ada"):
         curve(1.0)
 
 
@@ -477,7 +475,7 @@ def nan(x):
         ({"fabric": 2}, TypeError, r"fabric must be a lightning_fabric\.Fabric, got int"),
         ({"device": "gpu"}, ValueError, "device must be 'auto' or a device of this machine, got 'gpu'"),
         ({"device": "cuda:99"}, ValueError, "device must be 'auto' or a device of this machine"),
-        ({"data": [[0.5]]}, TypeError, r"data must be a torch.Tensor, or a NumPy array, .*, got list"),
+        ({"data": [[0.5]]}, TypeError, r"data must be a torch.Tensor, a NumPy array, .*, got list"),
         ({"data": gray().byte()}, TypeError, "data must have dtype torch.float32 or torch.float64"),
         ({"data": gray(dtype=torch.float64)}, TypeError, r"data must have the dtype .*model\.double\(\)"),
         ({"data": gray()[0]}, ValueError, r"data must have shape \[N, D\]"),
@@ -486,7 +484,7 @@ def nan(x):
         (
             {"data": gray(dim=5)},
             ValueError,
-            r"data must be data that the model and the bound accept: x must have shape",
+            r"data must fit the model and the bound: x must have shape",
         ),
         ({"data": nan(gray())}, ValueError, "data must be finite"),
         (
@@ -494,7 +492,7 @@ def nan(x):
             ValueError,
             r"data must lie in \[0, 1\] for a Bernoulli .*divide 8-bit pixels",
         ),
-        ({"validation": gray(dim=5)}, ValueError, "validation must be data that the model"),
+        ({"validation": gray(dim=5)}, ValueError, "validation must fit the model"),
         ({"validation": gray() - 0.5}, ValueError, r"validation must lie in \[0, 1\]"),
         ({"validation": 0.1}, TypeError, "validation must be a torch.Tensor, .*, got float"),
         (

@@ -50,8 +50,7 @@ class Lab:
     def wait_until_ready(self):
         self.page.wait_for_function(
             "() => { const p = window.jupyterapp?.shell.currentWidget; return p?.content?.model?.cells?.length"
-            " && p.sessionContext.session?.kernel?.status === 'idle' }",
-            timeout=120_000,
+            " && p.sessionContext.session?.kernel?.status === 'idle' }"
         )
 
     def run_all(self):
@@ -102,8 +101,7 @@ class Notebook:
 
     def wait_until_ready(self):
         self.page.wait_for_function(
-            "() => window.Jupyter?.notebook?.kernel?.is_connected() && Jupyter.notebook.get_cells().length > 5",
-            timeout=120_000,
+            "() => window.Jupyter?.notebook?.kernel?.is_connected() && Jupyter.notebook.get_cells().length > 5"
         )
 
     def run_all(self):
@@ -182,7 +180,7 @@ def server(front, folder):
             yield address
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(60 * MINUTES)
 
 
 def answers(address):
@@ -213,7 +211,6 @@ def chapter(request, running, browser):
     """A chapter whose cells have all run."""
     kind, address = running
     page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.set_default_timeout(120_000)
     wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(address + kind.address.format(f"{request.param}.ipynb"))
@@ -248,7 +245,7 @@ def test_explorers_move_by_key_and_by_mouse(chapter):
     for place in places:
         chapter.show(place)
         explorer = chapter.page.locator(".vaetut-explorer:visible").first
-        explorer.wait_for(timeout=30_000)
+        explorer.wait_for()
         found = chapter.page.locator(".vaetut-explorer:visible")
         middles = [
             abs((box["y"] + box["height"] / 2) - 450) for e in found.all() if (box := e.bounding_box())
@@ -273,13 +270,13 @@ def test_explorers_move_by_key_and_by_mouse(chapter):
 def test_live_sliders_draw_what_lies_between(chapter):
     chapter.add_cell(LIVE)
     handle = chapter.page.locator(".widget-slider .noUi-handle, .widget-slider .ui-slider-handle").last
-    handle.wait_for(timeout=60_000)
+    handle.wait_for()
     handle.scroll_into_view_if_needed()
     image = chapter.page.locator(".widget-box img, .widget-vbox img").last  # each frame is a new element
     before = image.get_attribute("alt")
     handle.focus()
     handle.press("ArrowRight")
-    until = time.monotonic() + 60
+    until = time.monotonic() + 60 * MINUTES
     while (now := image.get_attribute("alt")) == before and time.monotonic() < until:
         chapter.page.wait_for_timeout(200)
     slope = float(re.fullmatch(r"A line of slope ([\d.]+)\.", now)[1])

@@ -55,6 +55,33 @@ def test_numbers_that_are_not(text, printed):
     assert len(prose_numbers.unaccounted(chapter(text, printed), {})) == 1
 
 
+@pytest.mark.parametrize(
+    ("place", "problems"),
+    [("opening", 0), ("far before", 2), ("before", 1), ("section", 0), ("after", 1), ("far", 2)],
+)
+def test_a_number_is_printed_at_its_place(place, problems):
+    def code(name):
+        output = new_output("stream", name="stdout", text="gap 0.3541" if name == place else "0.1234")
+        return new_code_cell("x = 1", outputs=[output])
+
+    cells = [
+        code("opening"),
+        new_markdown_cell("## One"),
+        code("far before"),
+        code("before"),
+        new_markdown_cell("## Two\n\nThe gap is 0.354 nats."),
+        code("next"),
+        new_markdown_cell("### A part of it"),
+        code("section"),
+        new_markdown_cell("The gap was 0.35 nats."),
+        new_markdown_cell("## Three"),
+        code("after"),
+        code("far"),
+    ]
+    # There are two numbers: "before" is nearest to the first of them, "after" to the second.
+    assert len(prose_numbers.unaccounted(new_notebook(cells=cells), {})) == problems
+
+
 def test_entries_of_the_table():
     text = chapter("About 0.98 of it, and 86.8 nats.")
     good = {"0.98": "math.exp(-0.02)", "86.8": {"source": "Burda et al. 2016, table 1"}}

@@ -53,7 +53,7 @@ class Searcher:
         """Address and text of each result, best first, once all have come."""
         self.page.goto(f"{HOST}search.html?q={query.replace(' ', '+')}", wait_until="load")
         summary = "document.querySelector('.search-summary')?.textContent ?? ''"
-        self.page.wait_for_function(f"/finished|did not match/.test({summary})", timeout=60_000)
+        self.page.wait_for_function(f"/finished|did not match/.test({summary})")
         self.page.wait_for_load_state("networkidle")
         return self.page.evaluate(
             "[...document.querySelectorAll('#search-results li')].map(li =>"

@@ -215,14 +215,14 @@ def test_csv(tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", "1,2\n3,x\n", "a.csv, line 2, column 2 must be a number, got 'x'"),
-        ("a.csv", "u,v\n1,2\n3\n", "a.csv, line 3 has 1 columns, the first line has 2"),
+        ("a.csv", "u,v\n1,2\n3\n", "a.csv, line 3 must have 2 columns, as the first line, got 1"),
         ("a.csv", "u,v\n", "has a line of names but no numbers"),
         ("a.csv", "", "is empty"),
         ("a.csv", "1,2\n3,nan\n4,5\n", r"a.csv must hold finite numbers, row 1 \(counted from 0\) has NaN"),
         ("a.npy", "no", "a.npy cannot be read as an array"),
         ("a.npz", "no", "a.npz cannot be read as arrays"),
         ("a.pt", "no", "a.pt cannot be read as tensors"),
-        ("a.txt", "1 2", "a.txt must be a folder of images or a file .npy, .npz, .pt, .csv"),
+        ("a.txt", "1 2", "a.txt must be a folder of images, or a file that ends with .npy, .npz, .pt, .csv"),
     ],
 )
 def test_file_that_does_not_fit(tmp_path, name, content, message):

@@ -22,7 +22,7 @@ def test_results_are_whole_and_say_how_they_were_made(name: str) -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'figure9'.*figure2, figure3"):
+    with pytest.raises(ValueError, match=r"'figure2', 'figure3'.*got 'figure9'"):
         stored("figure9")
 
 

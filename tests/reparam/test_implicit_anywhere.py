@@ -49,7 +49,7 @@ def mixture(weights, loc, scale):
     )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     kind=some.sampled_from(list(KINDS)),
     batch=some.lists(some.integers(1, 3), max_size=2),
@@ -71,7 +71,7 @@ def test_shapes(kind, batch, sample, wide, exact):
             assert value.grad.shape == value.shape and torch.isfinite(value.grad).all()
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(
     batch=some.lists(some.integers(1, 3), max_size=2),
     sample=some.lists(some.integers(1, 3), max_size=2),  # torch draws no 0 components
@@ -90,7 +90,7 @@ def test_shapes_of_mixtures(batch, sample, components):
     torch.testing.assert_close(weights.grad.sum(-1), torch.zeros(batch), atol=1e-5, rtol=0)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(kind=some.sampled_from(list(KINDS)), first=some.integers(1, 3), second=some.integers(1, 3))
 def test_parameters_broadcast(kind, first, second):
     values = filled(kind, [1])

@@ -146,7 +146,7 @@ def test_compiles_into_one_graph(kind, family, unchecked):
     assert all(torch.isfinite(value.grad) for value in values)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     pair=some.sampled_from(EXPLICIT),
     batch=some.lists(some.integers(1, 3), max_size=2),  # of 0, torch cannot check the parameters of a Beta
@@ -168,7 +168,7 @@ def test_shapes(pair, batch, sample, wide):
         assert (q.support.check(z)).all()
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(pair=some.sampled_from(EXPLICIT), first=some.integers(1, 3), second=some.integers(1, 3))
 def test_parameters_and_noise_broadcast(pair, first, second):
     case, family = pair

@@ -9,7 +9,7 @@ from scipy.integrate import quad
 from torch import distributions as td
 
 from vaetut import distributions as vd
-from vaetut.distributions._special import _slope, draw_log_gamma, log_gamma_quantile
+from vaetut.distributions.gamma_quantile import _slope, draw_log_gamma, log_gamma_quantile
 from vaetut.reparam import reparameterize
 
 SHAPES = [1e-3, 0.03, 0.4, 1.0, 2.7, 13.0, 150.0, 4e3, 9e4, 3e5]

@@ -20,6 +20,7 @@ from vaetut._support.validate import (
 )
 
 YES, NO = torch.tensor([False, True]), torch.tensor([False, False])
+PATIENCE = 600  # seconds: a deadlock, not a loaded machine
 
 
 def test_checks_nest_and_end_with_their_block():
@@ -48,17 +49,17 @@ def test_two_threads_do_not_share_the_switch():
     def other():
         with checks(False):
             inside.set()
-            leave.wait(10)
+            leave.wait(PATIENCE)
             seen.append(any_true(YES))
         seen.append(any_true(YES))
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other, daemon=True)
     thread.start()
-    inside.wait(10)
+    assert inside.wait(PATIENCE)
     assert any_true(YES)  # while the other's checks are off
     with checks(False):
         leave.set()
-        thread.join(10)
+        thread.join(PATIENCE)
     assert seen == [False, True] and any_true(YES)
 
 
@@ -171,5 +172,5 @@ def test_tensors():
         float_tensor(torch.ones(2, dtype=torch.bfloat16), "x")
     large = torch.full((4,), 3e38)
     assert finite(large, "x") is large  # though their sum is not
-    with pytest.raises(ValueError, match="x must be finite, got 1 NaN or infinite values of 2"):
+    with pytest.raises(ValueError, match="x must be finite, got NaN or infinity in 1 of 2 values"):
         finite(torch.tensor([1.0, float("nan")]), "x")

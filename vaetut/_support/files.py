@@ -17,6 +17,13 @@ _MARK = b"\nvaetut checkpoint "
 _END = len(_MARK) + 4 + 1 + 64 + 1  # the mark, the version in four digits, a space, the hash, a newline
 
 
+def path_of(value: Any, name: str) -> Path:
+    """``value``, a string or a path, as a path with ``~`` expanded."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {value!r} of type {type(value).__name__}")
+    return Path(value).expanduser()
+
+
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Replace ``path`` atomically: ``write`` fills a temporary file, which is synced to the disk and then renamed.
 
@@ -133,7 +140,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it is not valid JSON, or holds something else than an object.
+        ValueError: if it is not valid JSON, or holds something other than an object.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")

@@ -31,7 +31,7 @@ def checks(enabled: bool) -> Iterator[None]:
         enabled: True or False.
 
     Raises:
-        TypeError: if ``enabled`` is no bool.
+        TypeError: if ``enabled`` is not a bool.
 
     Example:
         >>> from vaetut import VAE, sgvb_b
@@ -93,6 +93,12 @@ def distribution(value: Any, name: str) -> Distribution:
     return value
 
 
+def function(value: Any, name: str) -> None:
+    """Check that ``value`` can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {value!r} of type {type(value).__name__}")
+
+
 def name_of(q: Distribution) -> str:
     """The class of a distribution and of what it is made of, for messages: ``Normal``, ``Independent(Normal)``."""
     if isinstance(q, MixtureSameFamily):
@@ -141,7 +147,7 @@ def finite(value: Tensor, name: str) -> Tensor:
         bad = ~torch.isfinite(value.detach())
         if any_true(bad):
             raise ValueError(
-                f"{name} must be finite, got {int(bad.sum())} NaN or infinite values of {value.numel()}"
+                f"{name} must be finite, got NaN or infinity in {int(bad.sum())} of {value.numel()} values"
             )
     return value
 

@@ -15,8 +15,11 @@ def usable_device(name: Any, wanted: str) -> torch.device:
     """
     try:
         device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"{wanted}, got {name!r}, which is not a name such as 'cpu' or 'cuda:0'") from None
+    try:
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"{wanted}, got {name!r} ({_reason(str(name), error)})") from None
     if device.type == "meta":
         raise ValueError(f"{wanted}, got {name!r}, which stores no values")
@@ -24,8 +27,8 @@ def usable_device(name: Any, wanted: str) -> torch.device:
 
 
 def _reason(name: str, error: Exception) -> str:
-    """The first sentence of torch's message, without its list of devices."""
+    """The first sentence of torch's message."""
     if name.startswith("mps"):
         return "MPS is not available"
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return first.partition(": cpu, cuda")[0].partition(". ")[0]
+    return first.partition(". ")[0]

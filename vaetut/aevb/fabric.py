@@ -17,8 +17,8 @@ class FabricCommunicator(Communicator):
     """One replica of the model in each rank of a `lightning_fabric.Fabric`.
 
     All ranks use the same permutation. Each takes its share of every minibatch, with its own random numbers; the
-    gradients are averaged, so that all take the same step. With fewer datapoints than ranks, idle ranks still run one
-    to join the all-reduce; its loss is dropped.
+    gradients are averaged, so that all take the same step. With fewer datapoints than ranks, idle ranks still process
+    one datapoint to join the all-reduce; its loss is dropped.
     """
 
     def __init__(self, fabric: Any, dtype: torch.dtype) -> None:

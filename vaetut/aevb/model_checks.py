@@ -55,9 +55,9 @@ def try_bound(objective: Objective, x: Tensor, name: str) -> None:
     except (ValueError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
-        raise ValueError(f"{name} must be data that the model and the bound accept: {error}") from error
+        raise ValueError(f"{name} must fit the model and the bound: {error}") from error
     if not isinstance(values, Tensor):
-        raise TypeError(f"bound must return a tensor, one value per datapoint, got a {type(values).__name__}")
+        raise TypeError(f"bound must return a tensor, one value per datapoint, got {type(values).__name__}")
     if values.shape != x.shape[:1]:
         raise ValueError(
             f"bound must return one value per datapoint, shape {tuple(x.shape[:1])} for {len(x)} of them, "

@@ -34,8 +34,9 @@ def save_model(model: VAE, path: str | os.PathLike[str]) -> None:
         path: the file, in a folder that exists.
 
     Raises:
-        TypeError: if the model is of another class.
+        TypeError: if the model is of another class, or ``path`` is not a path.
         FileNotFoundError: if the folder does not exist.
+        IsADirectoryError: if ``path`` is a folder.
 
     Example:
         >>> import tempfile
@@ -64,13 +65,14 @@ def load_model(path: str | os.PathLike[str]) -> VAE:
         The model on the CPU, in evaluation mode. No random numbers are drawn.
 
     Raises:
+        TypeError: if ``path`` is not a path.
         FileNotFoundError: if the file does not exist, or the folder has neither.
         ValueError: if the file is of another kind, is damaged, or holds a model of another class. It is not changed.
 
     Example:
         >>> load_model("nowhere.pt")
         Traceback (most recent call last):
-        FileNotFoundError: nowhere.pt does not exist; ...
+        FileNotFoundError: nowhere.pt does not exist; name a file of save_model or the folder of a run
     """
     return read_model(path)[0]
 
@@ -81,9 +83,11 @@ def write_model(model: VAE, path: str | os.PathLike[str], about: dict[str, Any])
         raise TypeError(
             f"model must be a vaetut.VAE, got {type(model).__name__}; torch.save keeps its state_dict()"
         )
-    file = Path(path).expanduser()
+    file = files.path_of(path, "path")
     if not file.parent.is_dir():
         raise FileNotFoundError(f"path must be in a folder that exists, got {str(path)!r}")
+    if file.is_dir():
+        raise IsADirectoryError(f"path must be that of a file, got the folder {str(path)!r}")
     content = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -95,7 +99,7 @@ def write_model(model: VAE, path: str | os.PathLike[str], about: dict[str, Any])
 
 def read_model(path: str | os.PathLike[str]) -> tuple[VAE, dict[str, Any]]:
     """The model, as `load_model` returns it, and the additional values of `write_model`."""
-    file = Path(path).expanduser()
+    file = files.path_of(path, "path")
     if file.is_dir():
         found = [file / name for name in (MODEL, CHECKPOINT) if (file / name).is_file()]
         if not found:
@@ -147,7 +151,8 @@ def deserialized(payload: bytes, path: Any, kind: str) -> dict[str, Any]:
         content = torch.load(io.BytesIO(payload), weights_only=True, map_location="cpu")
     except Exception as error:  # torch.load raises many kinds for a foreign file
         # without torch's message, which advises to set weights_only=False
-        raise files.refused(path, f"cannot be read ({type(error).__name__})", kind) from None
+        problem = f"cannot be read as tensors and plain values ({type(error).__name__})"
+        raise files.refused(path, problem, kind) from None
     if not isinstance(content, dict):
         raise files.refused(path, f"must hold a dict, got {type(content).__name__}", kind)
     return content

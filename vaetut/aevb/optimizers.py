@@ -11,8 +11,8 @@ from torch import nn
 from vaetut._support.validate import one_of, real_number
 from vaetut.aevb.arguments import Arguments
 
-# The class, its default learning rate, and the devices on which its step can be one kernel, which on two cores makes
-# training almost twice as fast.
+# The class, its default learning rate, and the devices on which its whole step can be one kernel (``fused``). On two
+# cores that makes training almost twice as fast.
 OPTIMIZERS: dict[str, tuple[Any, float, tuple[str, ...]]] = {
     "adam": (torch.optim.Adam, 1e-3, ("cpu", "cuda")),
     "adagrad": (torch.optim.Adagrad, 1e-2, ("cpu",)),
@@ -31,6 +31,11 @@ def make_optimizer(given: Arguments, model: nn.Module, device: torch.device) -> 
         if not isinstance(made, torch.optim.Optimizer):
             raise TypeError(f"optimizer must return a torch.optim.Optimizer, got {type(made).__name__}")
         return made
+    if not isinstance(given.optimizer, str):
+        raise ValueError(
+            f"optimizer must be one of {', '.join(map(repr, OPTIMIZERS))}, or a function of the parameters, "
+            f"got {given.optimizer!r}"
+        )
     name = one_of(given.optimizer, "optimizer", OPTIMIZERS)
     kind, rate, fused_on = OPTIMIZERS[name]
     if given.learning_rate is not None:
@@ -66,12 +71,14 @@ def named_states(state: Any) -> dict[str, Any]:
     """The user's objects by name."""
     if state is None:
         return {}
-    states = dict(state) if isinstance(state, Mapping) else {"state": state}
-    for name, value in states.items():
+    if not isinstance(state, Mapping):
+        _check_state(state, "state must have")
+        return {"state": state}
+    for name, value in state.items():
         if not isinstance(name, str):
             raise TypeError(f"state must have names of type str, got {name!r}")
         _check_state(value, f"state[{name!r}] must have")
-    return states
+    return dict(state)
 
 
 def _check_state(value: Any, wanted: str, more: tuple[str, ...] = ()) -> None:

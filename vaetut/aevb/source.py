@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from vaetut._support.validate import finite, float_tensor
 
-_ACCEPTED = "or a NumPy array, an ImageData, a Dataset or a DataLoader"
+_ACCEPTED = "a torch.Tensor, a NumPy array, an ImageData, a Dataset or a DataLoader"
 _SHARE = 0.5  # of a GPU's free memory that the data may use; larger data stay on the host
 _MARKS = 1000  # rows of a memory-mapped array in its fingerprint
 
@@ -147,10 +147,15 @@ def open_source(data: Any, name: str, dtype: torch.dtype, bernoulli: bool, devic
     if isinstance(data, Dataset):
         return _dataset(data, name, prepare)
     if isinstance(data, np.ndarray):
+        if data.dtype.kind != "f":
+            raise TypeError(
+                f"{name} must have dtype float32 or float64, got an array of {data.dtype}; "
+                f"{name}.astype('float32') converts it"
+            )
         data = torch.from_numpy(data if data.flags.writeable and data.flags.forc else data.copy())
         data = data.to(dtype) if data.is_floating_point() else data
     if not isinstance(data, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, {_ACCEPTED}, got {type(data).__name__}")
+        raise TypeError(f"{name} must be {_ACCEPTED}, got {type(data).__name__}")
     x = check_rows(data, name, dtype, bernoulli)
     if device.type == "cuda" and x.device.type == "cpu":
         free, _ = torch.cuda.mem_get_info(device)

@@ -145,8 +145,8 @@ def epoch_mean(
         where = f"step {bad[0]}" if bad else "in another process"
         raise FloatingPointError(
             f"the {which} bound is not finite, first in epoch {epoch}, {where}; the model's parameters are "
-            f"no longer usable. Likely causes: a learning rate that is too large (now {rate:g}), by all of which "
-            "the first step of Adagrad or Adam moves each parameter; data far from unit scale; a Gaussian "
+            f"no longer usable. Likely causes: a learning rate that is too large (now {rate:g}; the first step of "
+            "Adagrad or Adam moves each parameter by the whole learning rate); data far from unit scale; a Gaussian "
             "likelihood on data with a constant column, whose density has no upper limit"
         )
     return mean

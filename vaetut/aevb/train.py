@@ -145,12 +145,13 @@ def train(
         model: a `vaetut.VAE`, or any module with ``.encode(x)`` returning q(z|x), ``.prior`` and
             ``.likelihood(z)``. It is trained in place.
         data: ``[N, D]``, a tensor of the dtype of the model's parameters, or the `vaetut.ImageData` that `vaetut.load`
-            returns; all of it is held on ``device``. Or a NumPy array of floating-point numbers, which is converted; a
-            memory-mapped one (``np.load(path, mmap_mode="r")``) is read a minibatch at a time and need not fit in
-            memory. Or a `torch.utils.data.Dataset` with a length, whose items, or the first part of each, are tensors
-            and are flattened; or a `torch.utils.data.DataLoader`, which has its own order and batch size. The values
-            of these are checked when they are read. A checkpoint recognizes its data by a fingerprint of all values
-            of a tensor, of a thousand rows of a memory-mapped array, or of the length of a Dataset.
+            returns; all of it is held on ``device`` (on the CPU if it would fill more than half of a GPU's free
+            memory). Or a NumPy array of floating-point numbers, which is converted; a memory-mapped one
+            (``np.load(path, mmap_mode="r")``) is read a minibatch at a time and need not fit in memory. Or a
+            `torch.utils.data.Dataset` with a length, whose items, or the first part of each, are tensors and are
+            flattened; or a `torch.utils.data.DataLoader`, which has its own order and batch size. The values of these
+            are checked when they are read. A checkpoint recognizes its data by a fingerprint of all values of a
+            tensor, of a thousand rows of a memory-mapped array, or of the length of a Dataset.
         epochs: passes over the data.
         batch_size: M; the last batch of an epoch may be smaller.
         num_samples: L, draws of z per datapoint. AEVB uses one (section 2.3): at equal cost, more datapoints per
@@ -172,7 +173,7 @@ def train(
         seed: fixes the run; initialize the model after ``torch.manual_seed`` to fix that as well.
         device: where to train. ``"auto"`` is where the model is, unless that is the CPU and there is a CUDA
             device. The model is moved there, and back to where it was at the end.
-        progress: show a progress bar, if the output is a terminal.
+        progress: show a progress bar, if the standard error is a terminal.
         on_epoch: a function that is called with the `History` at the end of each epoch, once the checkpoint is
             written, in every process. If it returns a true value, that was the last epoch. Random numbers that it
             draws do not change the run.
@@ -204,7 +205,8 @@ def train(
     Raises:
         TypeError, ValueError: if an argument is not allowed, before training starts; ValueError also if the
             file is not a checkpoint, is damaged, or is of another run. The file is not changed.
-        FileExistsError: if the file exists already, and ``resume`` is False.
+        FileExistsError: if the file of ``checkpoint`` exists already, and ``resume`` is False.
+        FileNotFoundError, PermissionError: if its folder does not exist, or cannot be written to.
         RuntimeError: if the memory of the device is not enough; a `torch.cuda.OutOfMemoryError` is one.
         FloatingPointError: if the bound becomes NaN or infinite. The message names the epoch, the step and the
             likely causes; the model's parameters are then no longer usable; the checkpoint is that of the previous

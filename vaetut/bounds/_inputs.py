@@ -48,15 +48,14 @@ def check(model: Any, q: Distribution, x: Tensor, num_samples: int) -> Inputs:
             "wrap a Normal over [batch, latent] as Independent(Normal(...), 1)"
         )
     if q.batch_shape != x.shape[:-1]:
-        unwrapped = q.event_shape == () and q.batch_shape[:-1] == x.shape[:-1]
-        hint = (
-            "wrap q and model.prior as Independent(..., 1)"
-            if unwrapped
-            else "q.expand(...) repeats one for all"
-        )
+        hint = ""
+        if q.event_shape == () and q.batch_shape[:-1] == x.shape[:-1]:
+            hint = "; wrap q and model.prior as Independent(..., 1)"
+        elif q.batch_shape.numel() == 1:
+            hint = "; q.expand(...) repeats one for all"
         raise ValueError(
-            f"q must have one distribution per datapoint, batch_shape {tuple(x.shape[:-1])}, "
-            f"got {tuple(q.batch_shape)}; {hint}"
+            f"q must have one distribution per datapoint, batch_shape {tuple(x.shape[:-1])}, got "
+            f"{tuple(q.batch_shape)} for x of shape {tuple(x.shape)}{hint}"
         )
     return Inputs(prior, likelihood, q, x, num_samples)
 

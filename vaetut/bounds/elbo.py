@@ -38,7 +38,7 @@ class ElboTerms(NamedTuple):
 def elbo_terms(model: LatentVariableModel, q: Distribution, x: Tensor, num_samples: int = 1) -> ElboTerms:
     r"""The terms of $\mathbb E_{q(z|x)}[\log p(x|z)] - D_{\mathrm{KL}}(q(z|x) \,\|\, p(z))$ (``eq-elbo``, AEVB eq. 3).
 
-    The reconstruction is estimated with ``num_samples`` draws of z, the divergence is exact. Both are in nats.
+    The reconstruction is estimated with ``num_samples`` draws of z, the divergence is exact.
 
     Args:
         model: the latent-variable model.
@@ -47,9 +47,13 @@ def elbo_terms(model: LatentVariableModel, q: Distribution, x: Tensor, num_sampl
         x: ``[batch, data]``, finite; in [0, 1] for a Bernoulli likelihood.
         num_samples: L, the number of draws, at least 1.
 
+    Returns:
+        `ElboTerms`, each ``[batch]``, in nats.
+
     Raises:
-        ValueError: if a shape does not fit or x has a value that is not allowed.
-        TypeError: if x is not a floating-point tensor.
+        ValueError: if a shape does not fit, x has a value that is not allowed, or ``num_samples`` is less than 1.
+        TypeError: if x is not a float32 or float64 tensor, q is not a distribution, the model lacks a part, or
+            ``num_samples`` is not an int.
         NotImplementedError: if the divergence has no closed form (use `sgvb_a`), or if q has no ``rsample`` and a
             parameter that requires a gradient.
 
@@ -118,7 +122,7 @@ def minibatch_bound(values: Tensor, dataset_size: int) -> Tensor:
 
     Raises:
         ValueError: if ``values`` holds no datapoint, or ``dataset_size`` is less than M.
-        TypeError: if ``values`` is not a floating-point tensor, or ``dataset_size`` is not an int.
+        TypeError: if ``values`` is not a float32 or float64 tensor, or ``dataset_size`` is not an int.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The command `vaetut`."""
+"""The command `vaetut` (chapter 11)."""
 
 from vaetut.cli.main import BOOK, REPOSITORY, main
 

@@ -36,7 +36,7 @@ examples:
   vaetut sample runs/digits --file samples.png
   vaetut plot runs/digits                              learning curve and reconstructions
   vaetut train --dataset photos --image-size 32 --out runs/photos      a folder of PNG or JPEG images of your own
-  vaetut train --recipe paper --out runs/paper         MNIST as in AEVB, about a minute on a CPU
+  vaetut train --recipe paper --out runs/paper         MNIST as in AEVB, some two minutes on a CPU
   vaetut train --recipe best --out runs/best           log p(x) = -87.4, about 37 minutes on a CPU with --compile
   vaetut train --out runs/digits --resume              continue a stopped run
 
@@ -61,7 +61,7 @@ Other options change the recipe.
 
 # Each command: its options and its help. Its module is imported when the command is called.
 _COMMANDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "train": ((options.Place, options.Settings), "fit a VAE to images, into a folder of its own"),
+    "train": ((options.Place, options.Settings), "fit a VAE to images, and keep the run in a folder"),
     "evaluate": ((options.Evaluate,), "the bound, the IWAE bound and log p(x) of test images"),
     "sample": ((options.Sample,), "images from the model, as a picture or a tensor"),
     "plot": ((options.Plot,), "learning curve, reconstructions, and the latent plane if there is one"),
@@ -233,7 +233,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="vaetut",
-        description=__doc__,
+        description="Train a variational auto-encoder, evaluate it, sample from it and plot it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -137,7 +137,7 @@ class Settings:
     )
     likelihood: str = option(
         "bernoulli",
-        "of the pixels; the default for your own data depends on their values",
+        "likelihood of the pixels; for your own data the default depends on their values",
         choices=("bernoulli", "gaussian", "isotropic"),
         group="model",
     )
@@ -150,12 +150,12 @@ class Settings:
 
     bound: str = option(
         "sgvb_b",
-        "what to maximize; iwae and dreg: with several samples",
+        "the bound to maximize; iwae and dreg are for several samples (--num-samples)",
         choices=("sgvb_b", "sgvb_a", "iwae", "dreg"),
         group="training",
     )
     num_samples: int = option(1, "draws of z for each image", _positive, metavar="L", group="training")
-    optimizer: str = option("adam", "which", choices=("adam", "adagrad", "sgd"), group="training")
+    optimizer: str = option("adam", "the optimizer", choices=("adam", "adagrad", "sgd"), group="training")
     lr: float | None = option(
         None, "learning rate", _rate, metavar="RATE", shown="0.001; adagrad 0.01", group="training"
     )
@@ -200,7 +200,8 @@ class Settings:
     )
     precision: str = option(
         "highest",
-        "of float32 products: highest, high, medium; or, with the extra `scale`, such as bf16-mixed",
+        "precision of float32 products: highest, high or medium; with the extra `scale` a mixed one too, such as "
+        "bf16-mixed",
         metavar="NAME",
         group="machine",
     )
@@ -348,11 +349,11 @@ def add_arguments(parser: argparse.ArgumentParser, *kinds: type, suppress: bool 
 
 
 def _shown(field: Any) -> str:
-    """The default, as shown after the help."""
+    """The default, as the help shows it."""
     default = field.metadata.get("shown", field.default)
     if default is dataclasses.MISSING or default is None or default is False:
         return ""
-    return f" ({','.join(map(str, default)) if isinstance(default, tuple) else default})"
+    return f" (default: {','.join(map(str, default)) if isinstance(default, tuple) else default})"
 
 
 def differences(given: dict[str, Any], theirs: Settings) -> Iterator[tuple[str, Any, Any]]:

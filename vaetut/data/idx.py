@@ -8,10 +8,14 @@ from numpy.typing import NDArray
 
 
 def parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
-    """Return the array in an IDX file of unsigned bytes, MNIST's format; ``name`` is for the error messages.
+    """Return the array in an IDX file of unsigned bytes, MNIST's format (chapter 11).
 
     Such a file starts with the bytes 0, 0, 8 (for "unsigned byte") and the number of dimensions, then has
     each dimension as a big-endian 32-bit integer; the values follow in row-major order.
+
+    Args:
+        content: the decompressed bytes of the file.
+        name: what the file is called in errors.
 
     Raises:
         ValueError: if the header is not valid, or the number of values is not that of the header.

@@ -124,6 +124,9 @@ def binarize(x: Tensor, how: str = "dynamic", generator: torch.Generator | None 
         how: ``"dynamic"`` or ``"threshold"``.
         generator: the random generator, on the device of ``x``; None for torch's global one.
 
+    Returns:
+        Zeros and ones, in the shape and dtype of ``x``.
+
     Raises:
         TypeError: if ``x`` is not a float32 or float64 tensor.
         ValueError: if a pixel is NaN or outside [0, 1], or ``how`` is unknown.
@@ -138,7 +141,10 @@ def binarize(x: Tensor, how: str = "dynamic", generator: torch.Generator | None 
     one_of(how, "how", ("dynamic", "threshold"))
     float_tensor(x, "x")
     if values_are_checked() and any_true(~((x >= 0) & (x <= 1))):  # in this form NaN is caught too
-        raise ValueError("x must lie in [0, 1] everywhere; divide 8-bit pixels by 255")
+        low, high = (float(end) for end in x.detach().aminmax())
+        raise ValueError(
+            f"x must lie in [0, 1], got values from {low:g} to {high:g}; divide 8-bit pixels by 255"
+        )
     if how == "threshold":
         return (x >= 0.5).to(x.dtype)
     # Takes a third of the time of torch.bernoulli(x) on a CPU. rand is in [0, 1): a 0 stays 0, a 1 becomes 1.

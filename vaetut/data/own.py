@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vaetut._support.files import path_of
+from vaetut._support.validate import positive_int, real_number
 from vaetut.data.loading import ImageData, describe_shape
 from vaetut.data.pictures import read_folder
 from vaetut.data.tables import Table, read_table
@@ -105,6 +107,7 @@ def read(
         test_share: share of the rows that is kept for testing.
 
     Raises:
+        TypeError: if an argument has another type.
         FileNotFoundError: if the path does not exist.
         ValueError: if the data cannot be used; the message names the file, and the row if there is one.
 
@@ -115,14 +118,16 @@ def read(
         ...     read(f"{folder}/faces.npy")
         ImageData('faces': 10 training and 2 test images of 28 x 20 pixels)
     """
-    file = Path(path).expanduser()
+    file = path_of(path, "path")
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist")
+    if not 0 < real_number(test_share, "test_share") < 1:
+        raise ValueError(f"test_share must be between 0 and 1, got {test_share}")
+    if image_size is not None:
+        image_size = _checked_size(image_size)
     is_folder = file.is_dir()
     table = read_folder(file, image_size) if is_folder else read_table(file)
     shape = _image_shape(file, table.x.shape, None if is_folder else image_size)
-    if not 0 < test_share < 1:
-        raise ValueError(f"test_share must be between 0 and 1, got {test_share}")
     low, high, binary, constant = _survey(file, table)
     scale = 255.0 if table.x.dtype == np.uint8 and high > 1 else 1.0
 
@@ -164,7 +169,13 @@ def read(
 
 
 def likelihood_for(data: OwnData) -> tuple[str, str]:
-    """The likelihood that fits the data, and why."""
+    """The likelihood that fits the data, and why.
+
+    Example:
+        >>> x = torch.zeros(4, 6)
+        >>> likelihood_for(OwnData(x, torch.zeros(4), x, torch.zeros(4), (2, 3), "mine", low=-3.0, high=5.0))
+        ('gaussian', 'as values from -3 to 5 are not all in [0, 1]')
+    """
     if len(data.image_shape) == 3:
         return "isotropic", "as color values are not probabilities"
     if data.binary:
@@ -178,6 +189,13 @@ def likelihood_for(data: OwnData) -> tuple[str, str]:
             f"{data.constant_columns} of {data.dim}"
         )
     return "gaussian", outside
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise TypeError(f"image_size must be (height, width), got {size!r} of type {type(size).__name__}")
+    height, width = (positive_int(side, "image_size") for side in size)
+    return height, width
 
 
 def _image_shape(path: Path, shape: tuple[int, ...], image_size: tuple[int, int] | None) -> tuple[int, ...]:

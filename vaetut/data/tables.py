@@ -37,7 +37,7 @@ def read_table(path: Path) -> Table:
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"{path} must be a folder of images or a file {', '.join(readers)}")
+        raise ValueError(f"{path} must be a folder of images, or a file that ends with {', '.join(readers)}")
     found = reader(path)
     arrays = found if isinstance(found, dict) else {"x": found}
     if "x_train" in arrays and "x_test" in arrays:
@@ -154,7 +154,9 @@ def _columns(path: Path, lines: list[tuple[int, list[str]]]) -> dict[str, Array]
     rows, labels, width = [], [], len(head)
     for number, cells in lines[is_named:]:
         if len(cells) != width:
-            raise ValueError(f"{path}, line {number} has {len(cells)} columns, the first line has {width}")
+            raise ValueError(
+                f"{path}, line {number} must have {width} columns, as the first line, got {len(cells)}"
+            )
         for column, cell in enumerate(cells):
             if column != label and not _is_number(cell):
                 raise ValueError(f"{path}, line {number}, column {column + 1} must be a number, got {cell!r}")

@@ -58,7 +58,7 @@ def as_location_and_scale(loc: Tensor, scale_tril: Tensor) -> torch.Size:
         )
     if loc.dim() < 1 or scale_tril.dim() < 2 or scale_tril.shape[-2:] != loc.shape[-1:] * 2:
         raise ValueError(
-            "loc must have shape ``[*batch, d]`` and scale_tril [*batch, d, d], "
+            "loc must have shape [*batch, d] and scale_tril [*batch, d, d], "
             f"got {list(loc.shape)} and {list(scale_tril.shape)}"
         )
     return broadcast_shapes(loc=loc.shape[:-1], scale_tril=scale_tril.shape[:-2])
@@ -183,7 +183,7 @@ def in_dtype_of(parameter: Tensor, value: Tensor) -> Tensor:
 def log_to_zero(x: Tensor) -> Tensor:
     """log x for x ≥ 0, −∞ with an infinite slope at 0; but 0 times that slope is 0, so that the slope of p is no NaN.
 
-    At 0 the smallest positive number takes its place: 0 divided by it is 0, and 1 is ∞.
+    At 0 the smallest positive number takes the place of x: 0 divided by it is 0, and 1 divided by it is ∞.
     """
     zero = x == 0
     least = torch.finfo(x.dtype).smallest_normal * torch.finfo(x.dtype).eps

@@ -81,7 +81,7 @@ class Interval:
         """E[f(z)] = ∫ f(z(u)) du, with (0, 1) split at the peak of the base, where its density may have a kink.
 
         On each side the trapezoid rule is used with u = sigmoid(π sinh t), whose weights are double exponentially small
-        at both ends (Takahasi and Mori 1974). For a large batch some nodes are computed at a time.
+        at both ends (Takahasi and Mori 1974). For a large batch the nodes are computed a few at a time.
         """
         with torch.no_grad():
             try:

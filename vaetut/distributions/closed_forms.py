@@ -2,9 +2,9 @@
 
 `vaetut.entropy` and `vaetut.kl_divergence` use these (chapter 3); torch's registry keeps its own. In float32 the terms
 of the entropy of a gamma variable with a concentration of 1e6 are of the order of 1e7 and their sum is 8.3, of which
-float32 keeps no digit. Such forms are computed in float64; for concentrations above a million, where that loses digits
-too, positive variables from moments without such terms (`vaetut.distributions._moments`), and the beta and the
-Dirichlet distribution from Stirling's remainders, which take ten times as long.
+float32 keeps no digit. Such forms are computed in float64. For concentrations above a million that loses digits too:
+there the forms of positive variables are computed from moments without such terms (`vaetut.distributions._moments`),
+and those of the beta and the Dirichlet distribution from Stirling's remainders, which takes ten times as long.
 """
 
 import math
@@ -39,7 +39,7 @@ from vaetut.distributions._stirling import digamma_remainder, log_gamma_ratio, l
 from vaetut.distributions.copies import with_tensors
 from vaetut.distributions.kl import CROSS_ENTROPIES
 
-# Whose closed forms are small differences of large terms, for some parameters.
+# The classes whose closed forms are, for some parameters, small differences of large terms.
 LOSES_DIGITS = (
     Beta,
     ContinuousBernoulli,
@@ -54,7 +54,7 @@ LOSES_DIGITS = (
     Weibull,
     Wishart,
 )
-# A concentration from which torch's forms lose more than eight digits behind the point in float64.
+# The concentration from which torch's forms keep fewer than eight decimal places in float64.
 LARGE = 1e6
 
 
@@ -194,7 +194,7 @@ def _tilted(logits: Tensor, mean: Tensor) -> Tensor:
 
 
 def _kl_tilted(q: ContinuousBernoulli, p: ContinuousBernoulli) -> Tensor:
-    # of the Bregman form: no term is larger than the divergence for logits far apart
+    # In this form (a Bregman divergence) no term is much larger than the result for logits that are far apart.
     return _log_mass(p.logits) - _log_mass(q.logits) + (q.logits - p.logits) * _tilted_mean(q.logits)
 
 

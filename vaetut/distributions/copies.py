@@ -48,7 +48,7 @@ def with_tensors(
         changed: dict[int, Any] = {}
         kept = {name: item for name, item in vars(value).items() if not _is_stored(value, name)}
         if isinstance(value, Transform):
-            # Its inverse, once made, points back at it. What it cached is no parameter, and may be without a graph.
+            # Its inverse, once made, points back at it. What it cached is not a parameter, and may be without a graph.
             kept.pop("_cached_x_y", None)
             kept.update(_inv=None, _cache_size=0)
         for item in kept.values():
@@ -75,7 +75,7 @@ def tensors_of(q: Distribution) -> list[Tensor]:
 
 
 def _is_stored(value: Any, name: str) -> bool:
-    """Whether the attribute is no parameter, but a value that was computed from the parameters and stored."""
+    """Whether the attribute is not a parameter, but a value that was computed from the parameters and stored."""
     if not isinstance(vars(value)[name], Tensor) or not isinstance(value, Distribution):
         return False
     default = _default(type(value), name)  # type: ignore[arg-type]

@@ -81,7 +81,7 @@ class Elliptical(Distribution):
         if distribution(radial, "radial").event_shape:
             raise ValueError(f"radial must be univariate, got one of event shape {list(radial.event_shape)}")
         shape = as_location_and_scale(loc, scale_tril)
-        shape = broadcast_shapes(radial=radial.batch_shape, loc_and_scale_tril=shape)
+        shape = broadcast_shapes(**{"radial": radial.batch_shape, "loc and scale_tril": shape})
         self._set(radial, loc, scale_tril, shape)
         super().__init__(shape, loc.shape[-1:], validate_args=validate_args)
         if self._validate_args:

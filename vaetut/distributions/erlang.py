@@ -17,7 +17,8 @@ from vaetut.distributions._base import (
     log_to_zero,
     zero_outside,
 )
-from vaetut.distributions._special import log_gamma_quantile, log_of, open_uniform
+from vaetut.distributions._special import log_of, open_uniform
+from vaetut.distributions.gamma_quantile import log_gamma_quantile
 
 MAX_PHASES = 8  # above this, one draw of torch's gamma sampler takes less time than the exponentials
 
@@ -28,7 +29,7 @@ class Erlang(Gamma):
     $\log p(x) = k \log \lambda + (k - 1) \log x - \lambda x - \log (k - 1)!$ for $x \ge 0$; a draw is
     $z = -(\log u_1 + \dots + \log u_k) / \lambda$.
     Density, entropy, moments and KL divergences are those of `torch.distributions.Gamma`. For k ≥ 2 the inverse CDF
-    has no closed form; `icdf` solves F(x) = q by Newton's method. In float64 the relative error of ``cdf``,
+    has no closed form; `icdf` solves F(x) = u by Newton's method. In float64 the relative error of ``cdf``,
     ``survival`` and ``icdf`` is below 1e-13 for k ≤ 20 and below 3e-9 for larger k, which is the accuracy of
     `torch.special.gammainc`.
 

@@ -46,7 +46,7 @@ class Gompertz(Univariate):
     parameters as ``scipy.stats.gompertz(c, scale=1/b)``.
 
     Args:
-        concentration: c, positive: a small c gives a late and narrow peak, c ≥ 1 a density that decreases everywhere.
+        concentration: c, positive: c < 1 gives a peak at −log(c)/b, c ≥ 1 a density that decreases everywhere.
         rate: b, positive, an inverse scale. Broadcasts against ``concentration``.
         validate_args: whether to check arguments and values; torch's default when None.
 

@@ -4,12 +4,13 @@
 82 of them are between two of torch's own classes (such as Weibull and Gamma), for which torch alone raises
 NotImplementedError. A pair that torch has is never replaced.
 
-There are three groups: positive variables, whose divergences follow from E[log x], Var[log x] and E[xᵏ]; divergences
-from a Gaussian, which follow from the mean and the variance; and single pairs. All are in nats, differentiable, and ∞
-where q has no mass on a part of the support of p, or where the integral diverges.
+Here, as in torch's registry, a pair is (p, q) and its divergence is KL(p‖q). There are three groups: pairs of positive
+variables, whose divergences follow from E[log x], Var[log x] and E[xᵏ]; divergences to a Gaussian, which follow from
+the mean and the variance of p; and single pairs. All are in nats, differentiable, and ∞ where q has no mass on a part
+of the support of p, or where the integral diverges.
 
-Gompertz‖Gompertz, Logistic‖Logistic and Student's t‖Student's t are missing, because they have no closed form. (Each
-has one for equal rates or scales, but a formula that holds only there would have the wrong gradient.)
+Gompertz‖Gompertz, Logistic‖Logistic and Student's t‖Student's t are missing, because they have no closed form. (The
+first two have one for equal rates or equal scales, but a formula that holds only there would have the wrong gradient.)
 """
 
 import math
@@ -321,7 +322,7 @@ for _p in (Uniform, Triangular):
 _register(Reciprocal, Reciprocal, _kl_reciprocal_reciprocal)
 
 
-# Infinite: q has no mass on a part of the support of p.
+# Infinite, since q has no mass on a part of the support of p.
 
 
 def _kl_infinite(p: Distribution, q: Distribution) -> Tensor:

@@ -17,8 +17,9 @@ from vaetut.distributions._base import (
     in_dtype_of,
     length_in_parts,
 )
-from vaetut.distributions._special import log_standard_gamma, matvec
+from vaetut.distributions._special import matvec
 from vaetut.distributions._stirling import digamma_difference, log_gamma_ratio
+from vaetut.distributions.gamma_quantile import log_standard_gamma
 
 
 class MultivariateStudentT(Distribution):
@@ -71,7 +72,7 @@ class MultivariateStudentT(Distribution):
         df = checked if isinstance(df, Tensor) else loc.new_tensor(as_number(df))
         if df.dtype != loc.dtype:
             raise TypeError(f"df and loc must have the same dtype, got {df.dtype} and {loc.dtype}")
-        shape = broadcast_shapes(df=df.shape, loc_and_scale_tril=shape)
+        shape = broadcast_shapes(**{"df": df.shape, "loc and scale_tril": shape})
         self._set(df, loc, scale_tril, shape)
         super().__init__(shape, loc.shape[-1:], validate_args=validate_args)
         if self._validate_args:

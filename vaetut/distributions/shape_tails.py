@@ -26,8 +26,9 @@ from vaetut.distributions._stirling import digamma_difference
 
 FALL = 39.0  # the exponent at which a tail is cut: e^−39 is 1e-17
 _NODES = 40
-_PAIRS = 16  # of terms of the continued fraction
-_ROWS = 4096  # of numbers that are computed at once: with 40 nodes for each they fit into a cache
+_PAIRS = 12  # of terms of the continued fraction
+_GROUP = 4  # of these pairs at a time: larger arrays go back to the system each time, which costs as much as the sum
+_ROWS = 2048  # of numbers that are computed at once: with 40 nodes for each they fit into a cache
 
 # A function's value, and its derivatives in its arguments.
 Parts = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
@@ -147,6 +148,12 @@ def gamma_log_tail(a: Tensor, log_x: Tensor) -> Tensor:
     return with_slopes(_gamma_parts, a, log_x)
 
 
+def gamma_slopes(a: Tensor, log_x: Tensor) -> tuple[Tensor, Tensor]:
+    """The derivatives of `gamma_log_tail` in a and in log x."""
+    slopes = _in_chunks(_gamma_parts, torch.broadcast_tensors(a, log_x))[1]
+    return slopes[0], slopes[1]
+
+
 def _gamma_parts(a: Tensor, log_x: Tensor) -> Any:
     return by_region(log_x < 0, _gamma_series, _gamma_sum, (1.0, 0.0), a, log_x)
 
@@ -202,14 +209,21 @@ def _gamma_length(a: Tensor, x: Tensor, sign: Tensor) -> Tensor:
 
 def beta_log_density(a: Tensor, b: Tensor, logit: Tensor) -> Tensor:
     """The log density of logit z."""
-    norm = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
-    return a * logsigmoid(logit) + b * logsigmoid(-logit) - norm
+    return _beta_log_density(a, b, *_logs(logit))
+
+
+def _beta_log_density(a: Tensor, b: Tensor, log_z: Tensor, log_rest: Tensor) -> Tensor:
+    return a * log_z + b * log_rest - (torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b))
+
+
+def _logs(logit: Tensor) -> tuple[Tensor, Tensor]:
+    """log z and log(1 − z)."""
+    return logsigmoid(logit), logsigmoid(-logit)
 
 
 def beta_is_above(a: Tensor, b: Tensor, logit: Tensor) -> Tensor:
     """Whether `beta_log_tail` is that of the upper tail."""
-    series = _beta_has_series(a, b, logit)
-    return torch.where(series, logit > 0, logit > torch.digamma(a) - torch.digamma(b))
+    return _beta_side(a, b, logit)[0]
 
 
 def beta_log_tail(a: Tensor, b: Tensor, logit: Tensor) -> Tensor:
@@ -223,13 +237,15 @@ def beta_slopes(a: Tensor, b: Tensor, logit: Tensor) -> tuple[Tensor, Tensor]:
     return by_a, by_logit
 
 
-def _beta_has_series(a: Tensor, b: Tensor, logit: Tensor) -> Tensor:
-    """Where a shape is below 1, unless z is far beyond the mode."""
-    small = torch.minimum(a, b) < 1
+def _beta_side(a: Tensor, b: Tensor, logit: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether the tail is the upper one, and whether it is the nearer one, with a shape below 1.
+
+    The latter is so unless z is far beyond the mode.
+    """
     left = logit <= 0
-    p, q = torch.where(left, a, b), torch.where(left, b, a)
-    w = torch.sigmoid(-logit.abs())
-    return small & (w * (p + q) - p <= 3)
+    p, total = torch.where(left, a, b), a + b
+    series = (torch.minimum(a, b) < 1) & (torch.sigmoid(-logit.abs()) * total - p <= 3)
+    return torch.where(series, ~left, logit > torch.digamma(a) - torch.digamma(b)), series
 
 
 def beta_parts(a: Tensor, b: Tensor, logit: Tensor) -> Any:
@@ -237,11 +253,12 @@ def beta_parts(a: Tensor, b: Tensor, logit: Tensor) -> Any:
 
     Both methods compute the lower tail in z or, by symmetry, in 1 − z: p is the shape at that end, q the other one.
     """
-    above = beta_is_above(a, b, logit)
+    above, series = _beta_side(a, b, logit)
     p, q, t = torch.where(above, b, a), torch.where(above, a, b), torch.where(above, -logit, logit)
     moderate = (torch.maximum(a, b) <= 8) & (t < 0.4)  # t < 0.4 is w < 0.6
-    fraction = moderate | _beta_has_series(a, b, logit)
-    value, (by_p, by_q, by_t) = by_region(fraction, _beta_fraction, _beta_sum, (1.0, 1.0, 0.0), p, q, t)
+    value, (by_p, by_q, by_t) = by_region(
+        moderate | series, _beta_fraction, _beta_sum, (1.0, 1.0, 0.0), p, q, t
+    )
     return value, (
         torch.where(above, by_q, by_p),
         torch.where(above, by_p, by_q),
@@ -252,37 +269,42 @@ def beta_parts(a: Tensor, b: Tensor, logit: Tensor) -> Any:
 def _beta_fraction(p: Tensor, q: Tensor, t: Tensor) -> Any:
     """I_w(p, q) = w^p (1 − w)^q / (p B(p, q)) / (1 + c₁/(1 + c₂/(1 + …))), with derivatives, for w ≤ 0.6.
 
-    In each region it is used in, 16 pairs of terms leave 1e-14. The denominators follow from the last one backward:
+    In each region it is used in, 12 pairs of terms leave 1e-12. The denominators follow from the last one backward:
     1 + cₙ/(1 + …) = Qₙ/Qₙ₊₁ with Qₙ = Qₙ₊₁ + cₙ Qₙ₊₂.
     """
-    w = t.sigmoid()
-    m = torch.arange(float(_PAIRS), dtype=t.dtype, device=t.device).reshape(-1, *[1] * t.dim())
-    bottom = [(p + 2 * m + k).reciprocal() for k in range(3)]
-    first, second = p + m, p + q + m
-    odd = -w * first * second * bottom[0] * bottom[1]
-    by_q = second.reciprocal()
-    odd_by_p, odd_by_q = odd * (first.reciprocal() + by_q - bottom[0] - bottom[1]), odd * by_q
-    even_by_q = w * (m + 1) * bottom[1] * bottom[2]
-    even = even_by_q * (q - m - 1)
-    even_by_p = -even * (bottom[1] + bottom[2])
-    terms = zip(
-        odd, torch.stack([odd_by_p, odd_by_q], 1), even, torch.stack([even_by_p, even_by_q], 1), strict=True
-    )
+    w, (log_w, log_rest) = t.sigmoid(), _logs(t)
     now = before = torch.ones_like(w)
     slopes = slopes_before = torch.zeros_like(t.expand(2, *t.shape))
-    for odd_term, odd_slopes, even_term, even_slopes in reversed(list(terms)):
-        for c, by in ((even_term, even_slopes), (odd_term, odd_slopes)):
-            moved = torch.addcmul(slopes, c, slopes_before)
-            slopes, slopes_before = torch.addcmul(moved, by, before), slopes
-            now, before = torch.addcmul(now, c, before), now
+    pairs = torch.arange(float(_PAIRS), dtype=t.dtype, device=t.device).reshape(-1, *[1] * t.dim())
+    for some in reversed(pairs.split(_GROUP)):
+        for odd, odd_slopes, even, even_slopes in reversed(_fraction_terms(p, q, w, some)):
+            for c, by in ((even, even_slopes), (odd, odd_slopes)):
+                moved = torch.addcmul(slopes, c, slopes_before)
+                slopes, slopes_before = torch.addcmul(moved, by, before), slopes
+                now, before = torch.addcmul(now, c, before), now
     by_p, by_q = slopes_before / before - slopes / now
     total = before / now
-    value = beta_log_density(p, q, t) - p.log() + total.log()
+    value = _beta_log_density(p, q, log_w, log_rest) - p.log() + total.log()
     return value, (
-        logsigmoid(t) + digamma_difference(p, q) - p.reciprocal() + by_p,
-        logsigmoid(-t) + digamma_difference(q, p) + by_q,
+        log_w + digamma_difference(p, q) - p.reciprocal() + by_p,
+        log_rest + digamma_difference(q, p) + by_q,
         p / total,
     )
+
+
+def _fraction_terms(p: Tensor, q: Tensor, w: Tensor, m: Tensor) -> list[tuple[Tensor, ...]]:
+    """c₂ₘ₊₁ and c₂ₘ₊₂, each with its derivatives in p and q."""
+    below, middle, last = ((p + (2 * m + k)).reciprocal() for k in range(3))
+    common, first, second = w * middle, p + m, (p + q) + m
+    root = -common * below
+    odd_by_q = root * first
+    odd = odd_by_q * second
+    odd_by_p = torch.addcmul(root * (first + second), odd, below + middle, value=-1)
+    even_by_q = common * last * (m + 1)
+    even = even_by_q * (q - (m + 1))
+    even_by_p = -even * (middle + last)
+    odd_slopes, even_slopes = torch.stack([odd_by_p, odd_by_q], 1), torch.stack([even_by_p, even_by_q], 1)
+    return list(zip(odd, odd_slopes, even, even_slopes, strict=True))
 
 
 def _beta_sum(p: Tensor, q: Tensor, t: Tensor) -> Any:
@@ -297,10 +319,11 @@ def _beta_sum(p: Tensor, q: Tensor, t: Tensor) -> Any:
     mass = density.sum(0)
     by_p, by_q = (density * r).sum(0) / mass, (density * (r + s)).sum(0) / mass
     mass = mass * length
-    value = beta_log_density(p, q, t) + mass.log()
+    log_w, log_rest = _logs(t)
+    value = _beta_log_density(p, q, log_w, log_rest) + mass.log()
     return value, (
-        logsigmoid(t) + digamma_difference(p, q) + by_p,
-        logsigmoid(-t) + digamma_difference(q, p) + by_q,
+        log_w + digamma_difference(p, q) + by_p,
+        log_rest + digamma_difference(q, p) + by_q,
         mass.reciprocal(),
     )
 

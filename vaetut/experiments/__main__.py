@@ -14,7 +14,7 @@ from vaetut.experiments.runs import file_name
 _RUNS: dict[str, tuple[Any, str]] = {
     "figure2": (
         figure2.run,
-        "the bound against training samples, AEVB and wake-sleep, N_z = 3, 5, 10, 20, 200",
+        "the bound against training samples, AEVB and wake-sleep, for 3, 5, 10, 20 and 200 latent variables (N_z)",
     ),
     "figure3": (
         figure3.run,

@@ -1,4 +1,4 @@
-"""The experiments' curves as a figure like the paper's: a panel for each size, a color for each algorithm."""
+"""The curves of the experiments (chapter 12) as a figure: a panel for each size, a color for each method."""
 
 from typing import Any
 

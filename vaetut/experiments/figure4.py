@@ -169,7 +169,13 @@ def encode_picture(images: Tensor, image_shape: tuple[int, ...], columns: int) -
 
 
 def decode_picture(text: str) -> NDArray[np.float64]:
-    """The picture in a results file, ``[height, width]``: 0 for ink, 1 for white."""
+    """The picture in a results file, ``[height, width]``: 0 for ink, 1 for white.
+
+    Example:
+        >>> from vaetut.experiments import stored
+        >>> decode_picture(stored("figure4")["manifold"]).shape  # 20 x 20 images of 28 x 28 pixels
+        (560, 560)
+    """
     from PIL import Image
 
     with Image.open(io.BytesIO(base64.b64decode(text))) as picture:

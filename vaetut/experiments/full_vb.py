@@ -123,6 +123,14 @@ def fit(
 
     Returns:
         The model, for its encoder, and q(θ).
+
+    Raises:
+        ValueError: if ``criterion`` is unknown, or x has fewer rows than a minibatch.
+
+    Example:
+        >>> model, posterior = fit(load("digits").train, "full VB", latent_dim=2, hidden_dim=5, samples=200)
+        >>> model.latent_dim, sorted(posterior.mean())[:2]
+        (2, ['0.bias', '0.weight'])
     """
     one_of(criterion, "criterion", CRITERIA)
     if len(x) < BATCH_SIZE:
@@ -226,8 +234,15 @@ def main() -> None:
         prog="python -m vaetut.experiments.full_vb",
         description="Full variational Bayes (AEVB, appendix F) beside MAP, on the digits.",
     )
-    parser.add_argument("--samples", type=float, default=2e5, help="of each run; default: 2e5")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
+    parser.add_argument(
+        "--samples", type=float, default=2e5, help="training samples evaluated by each run; default: 2e5"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="where the results file goes; default: %(default)s",
+    )
     options = parser.parse_args()
     for row in run(samples=int(options.samples), results_dir=options.results)["runs"]:
         print(", ".join(f"{name} {value}" for name, value in row.items()))

@@ -52,6 +52,9 @@ def leapfrog(
     Returns:
         The positions and momenta at the end.
 
+    Raises:
+        ValueError: if ``num_steps`` is less than 1.
+
     Example:
         >>> z, r = leapfrog(lambda z: -0.5 * z.square().sum(-1), torch.tensor([1.0]), torch.tensor([0.0]), 0.1, 10)
         >>> z, r  # close to the cosine of 1, and minus its sine
@@ -132,6 +135,13 @@ def hmc(
         burn_in: the number of steps before the draws.
         num_leapfrog: leapfrog steps between two draws.
         step_size: the initial step size.
+
+    Returns:
+        `HMCSamples`.
+
+    Raises:
+        TypeError: if z is not a float32 or float64 tensor.
+        ValueError: if ``num_samples`` is less than 1.
 
     Example:
         >>> _ = torch.manual_seed(0)

@@ -14,7 +14,7 @@ NUM_UPDATES = 5
 
 
 def complete_log_likelihood(model: VAE, x: Tensor, z: Tensor) -> Tensor:
-    r"""$\log p_\theta(x, z) = \log p_\theta(x|z) + \log p(z)$ for ``x [M, D]`` and ``z [M, K]``: ``[M]`` in nats.
+    r"""$\log p_\theta(x, z) = \log p_\theta(x|z) + \log p(z)$ for ``x [M, D]`` and ``z [M, J]``: ``[M]`` in nats.
 
     Example:
         >>> import torch

@@ -132,7 +132,9 @@ def best(runs: Path, results: Path, epochs: int, images: str) -> None:
 def main() -> None:
     """Run the experiment that the arguments name."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m vaetut.experiments.mnist",
+        description=(__doc__ or "").replace("``", ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", choices=["paper", "best"])
     parser.add_argument(
@@ -144,7 +146,9 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="where the models are kept; default: %(default)s"
     )
-    parser.add_argument("--epochs", type=int, default=400, help="best: of the VAE")
+    parser.add_argument(
+        "--epochs", type=int, default=400, help="best: epochs of the VAE; default: %(default)s"
+    )
     parser.add_argument("--images", type=int, help="best: evaluate only on this many test images")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)

@@ -104,9 +104,11 @@ def fit(data: ImageData, epochs: int = 150, batch_size: int = 200, seed: int = 0
 
 def main() -> None:
     """Train the decoder, and write its file."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m vaetut.experiments.plane", description=__doc__.partition("\n")[0] if __doc__ else None
+    )
     parser.add_argument("file", type=Path, help="where to write the weights, as JSON")
-    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--epochs", type=int, default=150, help="default: %(default)s")
     options = parser.parse_args()
     options.file.write_text(json.dumps(fit(load("mnist"), options.epochs)) + "\n", encoding="utf-8")
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from vaetut._support import files
+from vaetut._support.validate import one_of
 from vaetut.experiments.trainer import Loop
 
 POINTS_PER_DECADE = 6
@@ -171,9 +172,9 @@ def stored(name: str) -> dict[str, Any]:
     names = sorted(
         file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json")
     )
-    if name not in names:
-        raise ValueError(f"no results called {name!r} come with the package; there are {', '.join(names)}")
-    content: dict[str, Any] = files.packaged_json("vaetut.experiments", f"results/{name}.json")
+    content: dict[str, Any] = files.packaged_json(
+        "vaetut.experiments", f"results/{one_of(name, 'name', names)}.json"
+    )
     return content
 
 

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from vaetut._support.validate import distribution, positive_int
+from vaetut._support.validate import distribution, function, positive_int
 
 
-def check(q: Any, num_samples: Any) -> torch.Size:
-    """The shape of the surrogates, ``[num_samples, *q.batch_shape]``."""
+def check(f: Any, q: Any, num_samples: Any) -> torch.Size:
+    """Check the arguments of an estimator; the shape of its surrogates, ``[num_samples, *q.batch_shape]``."""
+    function(f, "f")
     return torch.Size((positive_int(num_samples, "num_samples"), *distribution(q, "q").batch_shape))
 
 
@@ -26,7 +27,7 @@ def values_of(f: Callable[[Tensor], Tensor], z: Tensor, shape: torch.Size) -> Te
             hint = (
                 "; sum over the event, or use Normal instead of Independent for functions of one coordinate"
             )
-        elif len(z.shape) == len(shape):
+        elif len(z.shape) == len(shape) > 1:
             hint = "; for a function of the whole vector make q an Independent(q, 1)"
         raise ValueError(
             f"f must return one value per draw, shape {tuple(shape)} for z of shape {tuple(z.shape)}, "

@@ -47,8 +47,10 @@ def measure_valued(
         Surrogates ``[num_samples, *q.batch_shape]``: the value is f(z), the gradient the estimator.
 
     Raises:
-        TypeError: if q is not a distribution, or f returns no tensor.
-        ValueError: if f does not return one value per draw, or if no parameter requires a gradient.
+        TypeError: if q is not a distribution, f is not a function or returns no tensor, or ``num_samples`` is not an
+            int.
+        ValueError: if f does not return one value per draw, if ``num_samples`` is less than 1, or if no parameter
+            requires a gradient.
         NotImplementedError: if q is not such a Gaussian.
 
     Source:
@@ -63,7 +65,7 @@ def measure_valued(
         >>> round(gradient.item(), 2)
         0.13
     """
-    shape = check(q, num_samples)
+    shape = check(f, q, num_samples)
     base, event = _gaussian(q), math.prod(q.event_shape)
     # [*batch, event]: the last axis holds the coordinates, even if there is only one
     loc, scale = (t.expand(base.batch_shape).reshape(*q.batch_shape, event) for t in (base.loc, base.scale))

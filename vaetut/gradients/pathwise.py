@@ -32,9 +32,11 @@ def pathwise(
         Surrogates ``[num_samples, *q.batch_shape]``: the value is f(z), the gradient the estimator.
 
     Raises:
-        TypeError: if q is not a distribution, or f returns no tensor.
-        ValueError: if f does not return one value per draw or breaks the graph between z and its value, if the map
-            has no gradient in a parameter that requires one, or if no parameter does.
+        TypeError: if q is not a distribution, f is not a function or returns no tensor, or ``num_samples`` is not an
+            int.
+        ValueError: if f does not return one value per draw or breaks the graph between z and its value, if
+            ``num_samples`` is less than 1, if ``via`` is unknown, if the map has no gradient in a parameter that
+            requires one, or if no parameter does.
         NotImplementedError: if q is discrete or has no map.
 
     Source:
@@ -50,7 +52,7 @@ def pathwise(
         >>> round(gradient.item(), 1)   # of E[z²] = μ² + 1
         3.0
     """
-    shape = check(q, num_samples)
+    shape = check(f, q, num_samples)
     if is_discrete(q):
         raise NotImplementedError(
             f"q must not be discrete, as {name_of(q)} is: a draw changes only in jumps, and has no "

@@ -51,7 +51,8 @@ def score_function(
         differentiated more than once.
 
     Raises:
-        TypeError: if q is not a distribution, or f returns no tensor.
+        TypeError: if q is not a distribution, f is not a function or returns no tensor, or ``num_samples`` is not an
+            int.
         ValueError: if f does not return one value per draw, if ``num_samples`` is too small, if the baseline is
             unknown, if neither q nor f has a parameter that requires a gradient, or if the density of q jumps at an
             end of its support that moves with one that does, as that of ``Uniform`` does.
@@ -72,7 +73,7 @@ def score_function(
         >>> round(gradient.item(), 2), round(Normal(0.0, 1.0).log_prob(mu).exp().item(), 2)
         (0.13, 0.13)
     """
-    shape = check(q, num_samples)
+    shape = check(f, q, num_samples)
     refuse_moving_support(q)
     if baseline is not None:
         one_of(baseline, "baseline", BASELINES)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaetut._support.validate import positive_int
+from vaetut._support.validate import function, positive_int
 
 # How many numbers the draws or the parameters of one chunk may hold: 2 MB in float64, which fits in a
 # processor's cache. The memory that f needs for its own computation is not counted.
@@ -77,7 +77,8 @@ def gradient_statistics(
         it can be compared with that of single draws.
 
     Raises:
-        TypeError: if ``params`` is not a mapping, or ``family`` does not return a distribution.
+        TypeError: if ``estimator``, ``f`` or ``family`` is not a function, if ``params`` is not a mapping, if
+            ``family`` returns no distribution or the estimator no tensor, or if a number of draws is not an int.
         ValueError: if ``params`` has no floating-point tensor, if ``num_samples`` is not a multiple of
             ``samples_per_estimate`` or gives fewer than two estimates, if the surrogates have the wrong shape, or
             if the parameters cannot be batched; and the errors of the estimator.
@@ -97,6 +98,8 @@ def gradient_statistics(
         mean 2.0, variance 30
         mean 2.0, variance 4
     """
+    for name, given in (("estimator", estimator), ("f", f), ("family", family)):
+        function(given, name)
     positive_int(num_samples, "num_samples")
     positive_int(samples_per_estimate, "samples_per_estimate")
     estimates, rest = divmod(num_samples, samples_per_estimate)
@@ -112,6 +115,8 @@ def gradient_statistics(
         count = min(chunk, estimates - start)
         leaves, q = batch.copies(count)
         surrogate = estimator(f, q, samples_per_estimate, **options)
+        if not isinstance(surrogate, Tensor):
+            raise TypeError(f"estimator must return a torch.Tensor, got {type(surrogate).__name__}")
         if surrogate.shape != (samples_per_estimate, *q.batch_shape):
             raise ValueError(
                 f"estimator must return surrogates of shape {(samples_per_estimate, *q.batch_shape)}, "

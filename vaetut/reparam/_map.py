@@ -42,6 +42,13 @@ class Reparameterization:
         distribution: q itself.
         family: the family of the map, one of "inverse_cdf", "location_scale", "composition" and "implicit".
         differentiable: the names of the constructor's parameters that z has a gradient in.
+
+    Example:
+        >>> from torch.distributions import Exponential
+        >>> from vaetut.reparam import reparameterize
+        >>> r = reparameterize(Exponential(torch.tensor(2.0)))
+        >>> r.family, r.differentiable, r.g(torch.tensor(0.5))  # the median, log(2) / 2
+        ('inverse_cdf', ('rate',), tensor(0.3466))
     """
 
     distribution: Distribution
@@ -55,6 +62,9 @@ class Reparameterization:
 
         It does not depend on the parameters of q, except those that are not in ``differentiable``: they are constants
         for this map.
+
+        Raises:
+            NotImplementedError: for an implicit Dirichlet, which has no map.
         """
         if self._map.noise is None:
             raise self._no_map()
@@ -73,6 +83,7 @@ class Reparameterization:
             TypeError: if ``eps`` does not have the dtype of the noise.
             ValueError: if its shape does not fit, or a value lies outside the support of the noise (the latter is
                 not checked if q was made with ``validate_args=False``).
+            NotImplementedError: for an implicit Dirichlet, which has no map.
         """
         self._check_noise(eps)
         if self._map.g is None:

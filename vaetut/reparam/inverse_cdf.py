@@ -2,7 +2,7 @@ r"""Inverse CDF: the quantile function of a uniform number, $z = F_\phi^{-1}(u)$
 
 Chapter 7, *Inverse CDF* (AEVB, section 2.4, approach 1). Every map increases in u, so that u is the probability of
 a smaller draw, and is computed from the nearer tail: near u = 1 from 1 − u, which is exact in floating point there,
-and without a difference of two nearly equal numbers. u is neither 0 nor 1, so the quantile is not that of an end.
+and without a difference of two nearly equal numbers. u is never 0 or 1, whose quantiles are the ends of the support.
 """
 
 # ruff: noqa: D103 -- the lines above each map say what it does

@@ -17,6 +17,7 @@ from torch.distributions import Distribution, Independent, TransformedDistributi
 
 from vaetut._support.validate import distribution as check_distribution
 from vaetut._support.validate import one_of
+from vaetut.distributions.support import is_discrete
 from vaetut.reparam._map import Map, Reparameterization
 
 FAMILIES = ("inverse_cdf", "location_scale", "composition", "implicit")  # as in AEVB, section 2.4
@@ -223,6 +224,12 @@ def families(q: Distribution | type[Distribution]) -> tuple[str, ...]:
     For a class the answer lists all families that its distributions may have; some distributions have fewer, such as a
     gamma with a concentration that is not an integer, which is not a sum of exponential variables.
 
+    Args:
+        q: a distribution, or a class of distributions.
+
+    Returns:
+        Their names, none if q has no map.
+
     Raises:
         TypeError: if q is neither a distribution nor a class of distributions.
 
@@ -235,7 +242,10 @@ def families(q: Distribution | type[Distribution]) -> tuple[str, ...]:
         if not issubclass(q, Distribution):
             raise TypeError(f"q must be a distribution or a class of distributions, got {q!r}")
     else:
-        check_distribution(q, "q")
+        if not isinstance(q, Distribution):
+            raise TypeError(
+                f"q must be a distribution or a class of distributions, got {q!r} of type {type(q).__name__}"
+            )
         while isinstance(q, Independent):
             q = q.base_dist
     kind = q if isinstance(q, type) else type(q)
@@ -320,6 +330,11 @@ def _no_map(q: Distribution, via: str | None) -> NotImplementedError:
     names = ", ".join(repr(family) for family in families(q))
     if names:
         return NotImplementedError(f"{kind.__name__} has no map via={via!r}; it has via = {names}")
+    if is_discrete(q):
+        return NotImplementedError(
+            f"no reparameterization of {kind.__name__} exists: its draws change only in jumps and have no gradient; "
+            "use vaetut.score_function"
+        )
     inherited = [base.__name__ for base in kind.__mro__[1:] if base is not Distribution and _is_listed(base)]
     if inherited:
         return NotImplementedError(

@@ -180,10 +180,8 @@ def explore(
     values = {name: read_values(axis, name) for name, axis in axes.items()}
     count = math.prod(map(len, values.values()))
     if count > MAX_FRAMES:
-        sizes = " x ".join(str(len(axis)) for axis in values.values())
-        raise ValueError(
-            f"axes must give at most {MAX_FRAMES} frames, got {sizes} = {count}; take fewer values"
-        )
+        sizes = " x ".join(str(len(axis)) for axis in values.values()) + " = " if len(values) > 1 else ""
+        raise ValueError(f"axes must give at most {MAX_FRAMES} frames, got {sizes}{count}; take fewer values")
     names, units = (read_texts(texts[key], key, values) for key in ("labels", "units"))
     titles = {name: names.get(name, title(name)) for name in values}
     labels = {name: write_values(axis) for name, axis in values.items()}

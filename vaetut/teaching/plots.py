@@ -36,6 +36,9 @@ __all__ = [
 def graphical_model(ax: Axes | None = None) -> Figure:
     """AEVB's figure 1: the generative model (solid) and the approximate posterior q(z|x) (dashed).
 
+    Args:
+        ax: where to draw; a new figure by default.
+
     Example:
         >>> len(graphical_model().axes)
         1
@@ -112,7 +115,9 @@ def bound_and_gap(
         low: the left end of the axis; set it where several frames must be comparable. A bar starts there.
 
     Raises:
-        ValueError: if a value is not finite or a bound lies above its evidence.
+        TypeError: if ``evidence`` or ``bound`` is not numeric.
+        ValueError: if a value is not finite, a bound lies above its evidence, ``rows`` has another length, or ``low``
+            does not lie below the evidence.
 
     Example:
         >>> figure, ax = subplots(height=2)
@@ -174,6 +179,10 @@ def density(
         at: the abscissa of the label; over the peak by default.
         fill: tint the area below the curve.
 
+    Raises:
+        TypeError: if ``z`` or ``values`` is not numeric.
+        ValueError: if they differ in shape, are not of one dimension, or hold NaN or infinity.
+
     Example:
         >>> import torch
         >>> figure, ax = subplots()
@@ -228,6 +237,11 @@ def image_grid(
         rows: a name for each row.
         ax: where to draw; a new figure by default.
 
+    Raises:
+        TypeError: if ``images`` is not numeric, or ``columns`` or a side is not an int.
+        ValueError: if ``images`` and ``image_shape`` do not fit, if a value is not finite, or if ``rows`` has another
+            length.
+
     Example:
         >>> import torch
         >>> image_grid(torch.rand(20, 64), (8, 8)).axes[0].images[0].get_array().shape
@@ -273,7 +287,8 @@ def _pictures(images: Any, image_shape: Sequence[int]) -> NDArray[np.float64]:
     fits = array.shape[1:] in (shape, (int(np.prod(shape)),))
     if len(array) == 0 or not fits:
         raise ValueError(
-            f"images must be [n, {np.prod(shape)}] or {['n', *shape]} for image_shape {shape}, got {array.shape}"
+            f"images must be [n, {np.prod(shape)}] or [n, {', '.join(map(str, shape))}] for image_shape {shape}, "
+            f"got {array.shape}"
         )
     pictures = array.reshape(-1, *shape)
     if len(shape) == 2:
@@ -288,6 +303,10 @@ def latent_plane(means: Any, labels: Any, ax: Axes | None = None) -> Figure:
         means: ``[n, 2]``.
         labels: ``[n]``, the class of each point, such as its digit.
         ax: where to draw; a new figure by default.
+
+    Raises:
+        TypeError: if an argument is not numeric.
+        ValueError: if a shape does not fit, or a value is not finite.
 
     Example:
         >>> len(latent_plane([[0.0, 1.0], [1.0, 0.0]], [3, 8]).axes[0].collections)
@@ -316,6 +335,10 @@ def learning_curve(
         curves: ``{name: values}``, one value per epoch; larger is better.
         ax: where to draw; a new figure by default.
         ylabel: the plotted quantity, and its unit.
+
+    Raises:
+        TypeError: if a curve is not numeric.
+        ValueError: if there is no curve, or a curve has no value or one that is not finite.
 
     Example:
         >>> figure = learning_curve({"train": [-40.0, -30.0, -25.0], "test": [-41.0, -32.0, -28.0]})

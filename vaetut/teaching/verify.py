@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaetut._support.files import packaged_json
 from vaetut._support.text import printable
-from vaetut._support.validate import one_of
+from vaetut._support.validate import one_of, real_number
 
 Relation = Literal["=", "<=", ">="]
 
@@ -23,7 +23,7 @@ class VerificationError(AssertionError):
     Example:
         >>> verify("eq-two", 1 + 1, 3)
         Traceback (most recent call last):
-        vaetut.teaching.verify.VerificationError: eq-two: left 2 and right 3 differ by 1, allowed is 3e-09
+        vaetut.teaching.verify.VerificationError: eq-two: left 2.0000 and right 3.0000 differ by 1, allowed is 3e-09
     """
 
 
@@ -60,8 +60,9 @@ def verify(
 
     Raises:
         VerificationError: if the sides disagree; it shows the worst element.
-        ValueError: if a side is empty, not finite, or does not broadcast against the other.
-        TypeError: if a side is neither a number nor a tensor.
+        ValueError: if a side is empty, not finite, or does not broadcast against the other; if ``tolerance`` is
+            negative or infinite, ``standard_error`` not positive, or ``relation`` unknown.
+        TypeError: if a side is neither a number nor a tensor, or ``label`` not a string.
 
     Example:
         >>> import math, torch
@@ -70,27 +71,30 @@ def verify(
         >>> z = torch.linspace(-1, 1, 5, dtype=torch.float64)
         >>> verify("eq-log", torch.log1p(z**2), z**2, relation="<=")
         ✓ eq-log    left 0.6931, …    right 1.0000, …    all 5 left <= right
-        >>> verify("eq-wrong", 1.0, 1.1)
+        >>> verify("eq-wrong", 1, 2)
         Traceback (most recent call last):
-        vaetut.teaching.verify.VerificationError: eq-wrong: left 1 and right 1.1 differ by 0.1, allowed is 1.1e-09
+        vaetut.teaching.verify.VerificationError: eq-wrong: left 1.0000 and right 2.0000 differ by 1, allowed is 2e-09
     """
     if not isinstance(label, str) or not label:
         raise TypeError(f"label must be a non-empty string such as 'eq-elbo', got {label!r}")
     one_of(relation, "relation", ("=", "<=", ">="))
-    if not 0 <= tolerance < float("inf"):
+    if not 0 <= real_number(tolerance, "tolerance") < float("inf"):
         raise ValueError(f"tolerance must be finite and not negative, got {tolerance}")
     a, b = _side(left, "left"), _side(right, "right")
     slack = tolerance * b.abs().clamp_min(1.0)
     if standard_error is not None:
         error = _side(standard_error, "standard_error")
         if not (error > 0).all():
-            raise ValueError("standard_error must be positive; omit it if both sides are exact")
+            raise ValueError(
+                f"standard_error must be positive, got {float(error.min()):g}; omit it if both sides are exact"
+            )
         slack = 5.0 * error
     try:
         a, b, slack = torch.broadcast_tensors(a, b, slack)
     except RuntimeError:
+        more = "" if standard_error is None else f", standard_error {tuple(slack.shape)}"
         raise ValueError(
-            f"left and right must broadcast: left has shape {tuple(a.shape)}, right {tuple(b.shape)}"
+            f"both sides must broadcast: left has shape {tuple(a.shape)}, right {tuple(b.shape)}{more}"
         ) from None
 
     excess = {"=": (a - b).abs(), "<=": a - b, ">=": b - a}[relation] - slack

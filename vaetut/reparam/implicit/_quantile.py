@@ -26,8 +26,8 @@ from torch.distributions import (
 from torch.nn.functional import logsigmoid
 
 from vaetut.distributions import Erlang
-from vaetut.distributions._special import log_gamma_quantile
 from vaetut.distributions.copies import with_tensors
+from vaetut.distributions.gamma_quantile import log_gamma_quantile
 from vaetut.distributions.shape_tails import under_transform
 from vaetut.distributions.support import support_ends
 from vaetut.reparam._map import Map
