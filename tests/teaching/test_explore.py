@@ -225,7 +225,7 @@ def test_the_bundle_holds_a_picture_for_viewers_without_scripts(explorer):
     bundle, metadata = explorer._repr_mimebundle_()
     assert bundle["text/html"] == explorer._repr_html_() and bundle["text/plain"] == repr(explorer)
     shown = Image.open(io.BytesIO(bundle["image/png"]))
-    assert (shown.format, shown.size) == ("PNG", (1280, 300))
+    assert (shown.format, shown.size) == ("PNG", (1000, 300))
     begin = picture(still(fix(line(-1.0, 0.5), None)))
     assert abs(picture(bundle["image/png"]) - begin).mean() < 3  # where the sliders begin
     assert metadata == {"image/png": {"width": 500, "height": 150}}
