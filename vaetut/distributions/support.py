@@ -16,6 +16,7 @@ from torch.distributions import (
     AffineTransform,
     ComposeTransform,
     Distribution,
+    GeneralizedPareto,
     Independent,
     IndependentTransform,
     MixtureSameFamily,
@@ -97,6 +98,10 @@ def support_ends(q: Distribution) -> tuple[Tensor, Tensor]:
     if support.is_discrete:
         raise ValueError(f"q must be continuous, got {name}")
     support = getattr(support, "base_constraint", support)
+    if isinstance(q, GeneralizedPareto) and type(q).support is GeneralizedPareto.support:
+        bounded = q.concentration < 0
+        reach = q.scale / torch.where(bounded, q.concentration, -1.0)  # at 0 torch's has a gradient of 0 · ∞
+        return q.loc, torch.where(bounded, q.loc - reach, math.inf)
     if support.event_dim:
         raise NotImplementedError(f"the support of {name}, {support}, has no ends")
     shape = q.batch_shape + q.event_shape
