@@ -56,7 +56,8 @@ class LinearGaussian:
         noise_scale: $s$, a positive number or a tensor without dimensions; converted to the dtype of ``weight``.
 
     Raises:
-        TypeError: if a tensor is not float32 or float64, or ``weight`` and ``bias`` have different dtypes.
+        TypeError: if a tensor is not float32 or float64, ``weight`` and ``bias`` have different dtypes, or
+            ``noise_scale`` is not a number.
         ValueError: if a shape does not fit, a value is not finite or ``noise_scale`` is not positive.
 
     Example:
