@@ -122,7 +122,7 @@ def test_joined_parts_draw_the_same(frames):
 
 def everything():
     """A figure with all that the book's explorers draw."""
-    figure, ((a, b), (c, d)) = plots.subplots(2, 2, height=4)
+    figure, ((a, b), (c, d)) = plots.subplots(2, 2, figsize=(6.4, 4))
     line = np.linspace(-3, 3, 301)
     a.plot(line, np.exp(-(line**2)), color=plots.COLORS["q"])
     a.fill_between(line, np.exp(-(line**2)), color=plots.COLORS["q"], alpha=0.3)
