@@ -101,6 +101,22 @@ def test_pictures_follow_the_scheme(visit):
     visit.page.emulate_media(color_scheme="light")
 
 
+def test_letters_of_figures_are_large_on_a_phone(visit):
+    """The least that a figure may have, letters of 11 pt, are shown 10 pixels large."""
+    at(visit, 390)
+    drawn = "11 / 72 * (e.closest('.vaetut-explorer') ? 100 : 144)"  # pixels, in a picture as wide as it says
+    small = f"{drawn} * e.getBoundingClientRect().width / e.getAttribute('width') < 10"
+    assert seen(visit, "article :is(.cell_output, .vaetut-explorer) img", small) == []
+
+
+def test_a_diff_colors_both_kinds_of_lines(visit):
+    """What is taken out and what takes its place, in both schemes; axe-core looks at their contrast."""
+    for scheme in ("dark", "light"):
+        at(visit, 1440).page.emulate_media(color_scheme=scheme)
+        plain = "getComputedStyle(e).color === getComputedStyle(e.closest('pre')).color"
+        assert seen(visit, ".highlight-diff :is(.gd, .gi)", plain) == []
+
+
 def test_what_scrolls_shows_it(visit):
     """On a phone, an edge fades where there is more: code, tables and formulas."""
     at(visit, 390)
@@ -173,6 +189,8 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
     (tmp_path / "page.html").write_text(
         "<html><div class=bd-sidebar-primary style='width: 40px'><p class=bd-links><a>Reparameterization</a></p></div>"
         "<main><article><img style='width: 2000px; margin-top: 950px; background: white' src=data:,>"
+        "<div class=cell_output><img width=938 height=400 style='width: 350px' src=data:,></div>"
+        "<div class=highlight-diff><pre><span class=gi>+ a</span></pre></div>"
         "<mjx-container display=true style='display: block; width: 100px; overflow: auto'>"
         "<p tabindex=0 style='width: 900px'>a</p></mjx-container><table class='vaetut-rows'><td>a</table>"
         "<table><td style='width: 20px'><p style='width: 20px; overflow-wrap: anywhere'>Reparameterization</p></table>"
@@ -186,6 +204,8 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
         partial(test_nothing_is_wider_than_the_screen_and_no_formula_is_cut, scheme="dark"),
         test_no_title_of_the_contents_touches_the_border,
         test_pictures_follow_the_scheme,
+        test_letters_of_figures_are_large_on_a_phone,
+        test_a_diff_colors_both_kinds_of_lines,
         test_what_scrolls_shows_it,
         test_only_the_page_scrolls_down,
         test_no_word_of_a_table_is_torn_apart,

@@ -25,6 +25,7 @@ CASES = {
     "triangular": (lambda t: vd.Triangular(-t, t, 0 * t), 2.0, (-2.0, 2.0), (-1, 1)),
     "pareto, bounded": (lambda t: td.GeneralizedPareto(t, t, t * 0 - 0.5), 2.0, (2.0, 6.0), (1, 3)),
     "pareto, unbounded": (lambda t: td.GeneralizedPareto(t, t, t * 0 + 0.5), 2.0, (2.0, INF), (1, 0)),
+    "pareto, exponential": (lambda t: td.GeneralizedPareto(t, t, t * 0), 2.0, (2.0, INF), (1, 0)),
     "shifted": (
         lambda t: td.TransformedDistribution(td.Exponential(t), [td.AffineTransform(t, t)]),
         2.0,

@@ -16,6 +16,7 @@ from torch.distributions import (
     Cauchy,
     Exponential,
     Gamma,
+    GeneralizedPareto,
     Gumbel,
     HalfCauchy,
     HalfNormal,
@@ -389,3 +390,220 @@ def test_as_far_as_float64_holds_the_log_of_the_mass(side):
         low, high = (x, math.inf) if side > 0 else (-math.inf, -x)
         with pytest.raises(ValueError, match="so far in a tail of Normal"):
             Truncated(Normal(0 * one, one), low, high)
+
+
+LEVELS = (0.05, 0.3, 0.9)
+# base, ends that keep nearly all of its mass, and the quantile's derivatives in its parameters
+FAR_ENDS = {
+    "normal": (Normal, (0.3, 1.2), -1e200, 1e200, lambda u: (1.0, stats.norm.ppf(u))),
+    "gumbel": (Gumbel, (0.3, 1.2), -1e3, 1e4, lambda u: (1.0, -math.log(-math.log(u)))),
+    "weibull": (
+        Weibull,
+        (1.0, 1e4),
+        -1.0,
+        2.0,
+        lambda u: ((e := (-math.log1p(-u))) ** 1e-4, -math.log(e) * 1e-8 * e**1e-4),
+    ),
+    "gompertz": (
+        Gompertz,
+        (1.0, 1.5),
+        -1.0,
+        1e6,
+        lambda u: (
+            (e := -math.log1p(-u)) * -1 / (1 + e) / 1.5,
+            -math.log1p(e) / 1.5**2,
+        ),
+    ),
+    "exponential": (Exponential, (2.0,), 0.0, 1e300, lambda u: (math.log1p(-u) / 4,)),
+    "rayleigh": (Rayleigh, (2.0,), -3.0, 1e180, lambda u: (math.sqrt(-2 * math.log1p(-u)),)),
+    "pareto": (
+        Pareto,
+        (1.0, 1e-3),
+        0.0,
+        INF,
+        lambda u: ((z := 10.0 ** min(300, -1e3 * math.log10(1 - u))), z * math.log1p(-u) * 1e6),
+    ),
+    "log-normal": (
+        LogNormal,
+        (0.1, 0.8),
+        -1.0,
+        1e300,
+        lambda u: (
+            (z := math.exp(0.1 + 0.8 * stats.norm.ppf(u))),
+            z * stats.norm.ppf(u),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAR_ENDS)
+@pytest.mark.parametrize("level", LEVELS)
+def test_ends_far_beyond_the_mass_leave_the_gradients_alone(name, level):
+    """The slope of a log tail overflows there, and times the tail, 0, it would be NaN in every parameter."""
+    kind, values, low, high, exact = FAR_ENDS[name]
+    parameters = [t(value).requires_grad_() for value in values]
+    q = Truncated(kind(*parameters), low, high)
+    z = q.icdf(t(level))
+    expected = exact(level)
+    if max(abs(x) for x in expected) < 1e300:
+        for slope, right in zip(torch.autograd.grad(z, parameters), expected, strict=True):
+            assert_relative(slope, right, 1e-9)
+    x = z.detach()
+    base = kind(*[t(value).requires_grad_() for value in values])
+    assert_close(q.log_prob(x), base.log_prob(x), 1e-12)
+    for slope in torch.autograd.grad(q.log_prob(x), parameters):
+        assert torch.isfinite(slope)
+
+
+@pytest.mark.parametrize(
+    ("base", "low", "high", "x", "expected"),
+    [
+        (Weibull(t(1.5), t(1.0)), -1.0, 2.0, 0.0, -math.log(1.5) - math.log(-math.expm1(-2 / 1.5))),
+        (Weibull(t(1.5), t(0.5)), -1.0, 2.0, 0.0, INF),
+        (Weibull(t(1.5), t(1.7)), -1.0, 2.0, 0.0, -INF),
+        (LogNormal(t(0.0), t(1.0)), -1.0, 2.0, 0.0, -INF),
+        (Kumaraswamy(t(2.0), t(1.0)), 0.5, 2.0, 1.0, math.log(2 / 0.75)),
+        (Kumaraswamy(t(2.0), t(0.5)), 0.5, 2.0, 1.0, INF),
+        (Kumaraswamy(t(2.0), t(3.0)), 0.5, 2.0, 1.0, -INF),
+        (Uniform(t(0.0), t(2.0)), 0.5, 3.0, 2.0, -math.log(1.5)),
+        (Erlang(torch.tensor(1), t(1.5)), -1.0, 2.0, 0.0, math.log(1.5) - math.log(-math.expm1(-3.0))),
+    ],
+)
+def test_density_at_an_end_of_the_base(base, low, high, x, expected):
+    """torch's densities are NaN or −∞ at an end that is not in their support, as 0 log 0."""
+    q = Truncated(base, low, high)
+    assert_close(q.log_prob(t(x)), expected, 1e-9)
+    assert_close(q.log_prob(t([x, 1.0 if x < 1 else 0.8]))[0], expected, 1e-9)
+
+
+HEAVY = [
+    lambda one: Truncated(Weibull(one, 0.001 * one), -1.0, 2.0),
+    lambda one: Truncated(Kumaraswamy(0.05 * one, 0.7 * one)),
+    lambda one: Truncated(Kumaraswamy(0.7 * one, 0.001 * one), -1.0, 2.0),
+    lambda one: Truncated(Pareto(one, 0.001 * one), 0.0),
+    lambda one: Truncated(LogNormal(0 * one, 100 * one), 1.0),
+    lambda one: Truncated(LogNormal(0 * one, 1e4 * one), -1.0, 2.0),
+]
+
+
+@pytest.mark.parametrize("make", HEAVY)
+@pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
+def test_draws_beyond_the_range_of_the_dtype(make, dtype):
+    """They become the number next to the end, with a gradient of 0, and have a density."""
+    one = torch.ones((), dtype=dtype, requires_grad=True)
+    q = make(one)
+    u = torch.linspace(0.001, 0.999, 101, dtype=dtype)
+    z = q.icdf(u)
+    assert torch.isfinite(z).all()
+    low, high = q.support.lower_bound, q.support.upper_bound
+    if low == 0:
+        assert (z > low).all()
+    if high == 1:
+        assert (z < high).all()
+    for each in z:
+        (slope,) = torch.autograd.grad(each, one, retain_graph=True)
+        assert not torch.isnan(slope)
+    assert not torch.isnan(q.log_prob(z)).any()
+    assert_close(q.icdf(torch.tensor([0.0, 1.0], dtype=dtype)), torch.stack([low, high]).detach(), 0.0)
+
+
+@pytest.mark.parametrize("kind", [HalfNormal, HalfCauchy])
+@pytest.mark.parametrize("high", [1e-6, 1e-10, 1e-17, 1e-200])
+def test_folded_bases_next_to_zero(kind, high):
+    """Their density is flat there to the square of the distance, so that the interval is uniform."""
+    scale = t(1.2).requires_grad_()
+    q = Truncated(kind(scale), -1.0, high)
+    u = t([1e-12, 1e-3, 0.3, 0.999])
+    assert_relative(q.icdf(u), high * u, 1e-11)
+    assert_relative(q.cdf(high * u), u, 1e-11)
+    assert_relative(q.log_prob(high * u), -math.log(high), 1e-11)
+    assert_relative(q.mean, high / 2, 1e-9)
+    assert_relative(q.variance, high**2 / 12, 1e-9) if high > 1e-100 else None
+    (slope,) = torch.autograd.grad(q.icdf(u).sum(), scale)
+    assert abs(slope) < high * 1e-9
+
+
+def test_kumaraswamy_next_to_one():
+    """Next to 1 the upper tail is (1 − xᵃ)ᵇ, where 1 − xᵃ has lost its digits."""
+    a, b, gap = 1.7, 2.3, 2.0**-40
+    q = Truncated(Kumaraswamy(t(a), t(b)), 1 - gap, 5.0)
+    x = 1 - gap * t([0.75, 0.5, 2.0**-10])
+    with mpmath.workdps(40):
+
+        def log_tail(x):
+            return b * mpmath.log(1 - mpmath.mpf(float(x)) ** a)
+
+        tail = [float(mpmath.exp(log_tail(y) - log_tail(1 - gap))) for y in x]
+        density = [
+            float(
+                mpmath.log(a * b)
+                + (a - 1) * mpmath.log(float(y))
+                + (b - 1) / mpmath.mpf(b) * log_tail(y)
+                - log_tail(1 - gap)
+            )
+            for y in x
+        ]
+    assert_relative(q.survival(x), tail, 1e-11)
+    assert_relative(q.log_prob(x), density, 1e-11)
+    base = Truncated(Kumaraswamy(t(1.0), t(2.0)), 0.0, 1e-30)
+    assert_relative(base.log_prob(t([0.0, 5e-31])), math.log(1e30), 1e-12)
+
+
+@pytest.mark.parametrize("shape", [0.3, 1e-9, 0.0, -0.3])
+@pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
+def test_general_pareto(shape, dtype):
+    """torch's own CDF and density raise in float64, and lose digits for a small shape."""
+    parameters = [torch.tensor(v, dtype=dtype, requires_grad=True) for v in (0.2, 1.1, shape)]
+    exact = [p.item() for p in parameters]
+    reference = stats.genpareto(exact[2], exact[0], exact[1])
+    low, high = (float(torch.tensor(v, dtype=dtype)) for v in (0.5, 2.5))
+    q = Truncated(GeneralizedPareto(*parameters), low, high)
+    mass = reference.cdf(high) - reference.cdf(low)
+    u = torch.tensor([1e-3, 0.4, 0.9], dtype=dtype)
+    tolerance = 1e-9 if dtype == F64 else 3e-6
+    z = q.icdf(u)
+    assert_close(z, reference.ppf(reference.cdf(low) + u.double().numpy() * mass), tolerance)
+    assert_close(q.log_prob(z), reference.logpdf(z.detach().numpy()) - math.log(mass), tolerance)
+    assert_close(q.cdf(z), u, tolerance)
+    mean = integrate.quad(lambda x: x * reference.pdf(x) / mass, low, high, epsabs=1e-12)[0]
+    assert_close(q.mean, mean, max(1e-9, tolerance))
+    if dtype == F64:
+        for f in (lambda q: q.icdf(u), lambda q: q.log_prob(z.detach())):
+            assert torch.autograd.gradcheck(
+                lambda *v, f=f: f(Truncated(GeneralizedPareto(*v), low, high)), parameters, atol=1e-6
+            )
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "low", "high"),
+    [(3, 30.8, 31.8), (3, 30.8, INF), (3, 400.0, 401.0), (1000, 1700.0, INF), (1, 300.0, INF)],
+)
+def test_erlang_far_out(shape, low, high, dtype):
+    """The quantile is the root of the log of its upper tail, which 1 − F does not hold beyond e⁻³⁷."""
+    rate = torch.tensor(1.5, dtype=dtype)
+    low, high = (torch.tensor(v, dtype=dtype) for v in (low, high))
+    q = Truncated(Erlang(torch.tensor(shape), rate), low, high)
+    levels = torch.tensor([1e-6, 0.1, 0.5, 0.9, 0.999], dtype=dtype)
+    with mpmath.workdps(40):
+
+        def tail(x):
+            return mpmath.gammainc(shape, mpmath.mpf(x) * 1.5, regularized=True) if x < INF else mpmath.mpf(0)
+
+        mass = tail(low.item()) - tail(high.item())
+        tolerance = 1e-10 if dtype == F64 else 1e-4
+        for level, z in zip(levels.tolist(), q.icdf(levels).tolist(), strict=True):
+            density = (
+                1.5
+                * (z * 1.5) ** (mpmath.mpf(shape) - 1)
+                * mpmath.exp(-1.5 * mpmath.mpf(z))
+                / mpmath.gamma(shape)
+            )
+            miss = ((tail(low.item()) - tail(z)) / mass - level) * mass / density  # in z
+            assert abs(float(miss)) < (2e-15 if dtype == F64 else 1.5e-7) * z + tolerance * min(
+                level, 1 - level
+            )
+            log_density = float(mpmath.log(density / mass))
+            assert abs(float(q.log_prob(torch.tensor(z, dtype=dtype))) - log_density) < 1e-8 + tolerance
+    assert low < q.mean < min(float(high), float(low) + 2.5)
+    assert q.variance > 0

@@ -1,5 +1,7 @@
 """The two quantiles that are solved for: the gamma's, and that of any univariate density (the implicit family)."""
 
+import math
+
 import mpmath as mp
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from torch import distributions as td
 
 from vaetut import distributions as vd
 from vaetut.distributions.gamma_quantile import _slope, draw_log_gamma, log_gamma_quantile
-from vaetut.reparam import reparameterize
+from vaetut.reparam import implicit_gradient, reparameterize
 
 SHAPES = [1e-3, 0.03, 0.4, 1.0, 2.7, 13.0, 150.0, 4e3, 9e4, 3e5]
 PROBABILITIES = [2**-24, 1e-3, 0.3, 0.6, 0.99, 1 - 2**-24]
@@ -211,3 +213,80 @@ def test_implicit_map_of_a_users_own_density():
     torch.testing.assert_close(slope, -z.sum().detach() / 2)
     (slope,) = torch.autograd.grad(r.rsample((5,)).sum(), k)
     assert torch.isfinite(slope)
+
+
+@pytest.mark.parametrize("concentration", [1e-3, 1.0, 2.7, 50.0, 1e3])
+@pytest.mark.parametrize("loc", [0.0, 0.3, 1.0, 3.14])
+def test_von_mises(loc, concentration):
+    """At the location, which is the first point that the solver looks at for 0, and next to the cut at ±π."""
+    q = td.VonMises(*(torch.tensor(v, dtype=torch.float64) for v in (loc, concentration)))
+    levels = torch.tensor([1e-7, 1e-3, 0.3, 0.5, 0.9, 0.9999, 1 - 1e-7], dtype=torch.float64)
+    z = reparameterize(q, "implicit").g(levels)
+    with mp.workdps(25):
+        k, center = mp.mpf(concentration), mp.mpf(loc)
+        norm = 2 * mp.pi * mp.besseli(0, k) * mp.exp(-k)
+
+        def mass(a, b):
+            inner = [
+                x for x in (center - 1 / mp.sqrt(k + 1), center, center + 1 / mp.sqrt(k + 1)) if a < x < b
+            ]
+            return mp.quad(lambda t: mp.exp(k * (mp.cos(t - center) - 1)), [a, *inner, b]) / norm
+
+        for level, x in zip(levels.tolist(), z.tolist(), strict=True):
+            below = level < 0.5
+            found = mass(-mp.pi, mp.mpf(x)) if below else mass(mp.mpf(x), mp.pi)
+            assert abs(float(found) - (level if below else 1 - level)) < 1e-13 + 1e-9 * min(level, 1 - level)
+
+
+@pytest.mark.parametrize(
+    ("df", "level"), [(0.3, 1e-6), (0.01, 1e-3), (0.001, 0.3), (0.02, 0.999), (5.0, 1e-12)]
+)
+def test_student_t_with_long_tails(df, level):
+    """The root may be as large as 1e268."""
+    q = td.StudentT(torch.tensor(df, dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64), 2.0)
+    z = reparameterize(q, "implicit").g(torch.tensor(level, dtype=torch.float64)).item()
+    with mp.workdps(30):
+        y = (mp.mpf(z) - mp.mpf("0.7")) / 2
+        tail = mp.betainc(mp.mpf(df) / 2, 0.5, 0, df / (df + y * y), regularized=True) / 2
+    near = level if level < 0.5 else 1 - level
+    assert (z < 0.7) == (level < 0.5)
+    assert abs(float(tail) / near - 1) < 1e-10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_gradient_at_the_location(dtype):
+    """There dz/dloc is 1 by symmetry, and the others are 0."""
+    df, loc, scale = (torch.tensor(v, dtype=dtype, requires_grad=True) for v in (3.0, 0.5, 2.0))
+    z = implicit_gradient(td.StudentT(df, loc, scale), torch.tensor(0.5, dtype=dtype))
+    slopes = torch.autograd.grad(z, (df, loc, scale))
+    assert [s.item() for s in slopes] == pytest.approx([0.0, 1.0, 0.0], abs=1e-12)
+    loc, k = (torch.tensor(v, dtype=dtype, requires_grad=True) for v in (0.5, 3.0))
+    z = implicit_gradient(td.VonMises(loc, k), torch.tensor(0.5, dtype=dtype))
+    by_loc, by_k = torch.autograd.grad(z, (loc, k))
+    # the cut stays where it is: what crosses it is p(π), and κ moves the mass on one side of it
+    assert by_loc.item() == pytest.approx(1 - math.exp(3 * (math.cos(math.pi - 0.5) - 1)), abs=1e-6)
+    assert math.isfinite(by_k.item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (td.Gamma, (1e-3, 1.0)),
+        (td.Beta, (1e-3, 0.3)),
+        (td.Beta, (0.3, 1e-3)),
+        (td.FisherSnedecor, (0.01, 1e-3)),
+        (td.InverseGamma, (1e-3, 1.0)),
+        (td.StudentT, (1e-3, 0.0, 1.0)),
+    ],
+)
+def test_quantiles_stay_inside_the_support(kind, values, dtype):
+    """One that is rounded to an end, or overflows, is the number next to it, as for the draws of torch."""
+    q = kind(*(torch.tensor(v, dtype=dtype) for v in values))
+    z = reparameterize(q, "implicit").g(torch.tensor([1e-7, 1e-3, 0.3, 0.7, 0.999], dtype=dtype))
+    assert torch.isfinite(z).all()
+    assert (z[1:] >= z[:-1]).all()
+    if kind is not td.StudentT:
+        assert (z > 0).all()
+    if kind is td.Beta:
+        assert (z < 1).all()

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaetut._support.validate import any_true
 from vaetut.distributions._special import log1mexp
-from vaetut.distributions._tails import Tails, tails_of
+from vaetut.distributions._tails import Tails, log_density, tails_of
 from vaetut.distributions.copies import with_tensors
 from vaetut.distributions.support import support_ends
 
+IDLE = 1e4  # a probability is 0 beside one that is larger by this in logs
 NODES = 105  # of the quadrature over the quantile function
 PART = 1 << 18  # numbers in each tensor of a part of the nodes: 2 MB
 
@@ -31,18 +33,30 @@ class Interval:
             # An end truncates only if it is finite and inside of the base's support.
             cuts_low, cuts_high = low > start, high < stop
             self.above = cuts_low & (low > self.median)  # the interval is in the upper tail
-        self.cuts = cuts_low, cuts_high
-        # Values and gradients at an end that does not truncate may be infinite: the median replaces it.
-        self.low, self.high = (
-            torch.where(cut, end, self.median) for cut, end in zip(self.cuts, (low, high), strict=True)
-        )
+        self.start, self.stop = start.detach(), stop.detach()
         self.least = torch.where(cuts_low, low, start)
         self.most = torch.where(cuts_high, high, stop)
-        self.to_low = self._masked(self.tails.log_cdf(self.low), cuts_low, -math.inf)
-        self.from_low = self._masked(self.tails.log_survival(self.low), cuts_low, 0.0)
-        self.to_high = self._masked(self.tails.log_cdf(self.high), cuts_high, 0.0)
-        self.from_high = self._masked(self.tails.log_survival(self.high), cuts_high, -math.inf)
+        with torch.no_grad():  # next to an end of the base a median may be rounded to it
+            within_low, within_high = self._within(torch.float64, start, stop)
+            harmless = torch.minimum(torch.maximum(self.median, within_low), within_high)
+        self._set_masses(low, high, cuts_low, cuts_high, harmless)
+        # Beyond an end so far out the probability is 0, and so is its slope, but the slope of its log may overflow.
+        with torch.no_grad():
+            idle_low = cuts_low & (self.to_low < self.to_high - IDLE)
+            idle_high = cuts_high & (self.from_high < self.from_low - IDLE)
+        if any_true(idle_low | idle_high):
+            self._set_masses(low, high, cuts_low & ~idle_low, cuts_high & ~idle_high, harmless)
         self.log_mass = _log_difference(self.to_low, self.from_low, self.to_high, self.from_high)
+
+    def _set_masses(
+        self, low: Tensor, high: Tensor, cuts_low: Tensor, cuts_high: Tensor, harmless: Tensor
+    ) -> None:
+        """The logs of both tails at the ends that cut; elsewhere values and gradients may be infinite."""
+        low, high = torch.where(cuts_low, low, harmless), torch.where(cuts_high, high, harmless)
+        self.to_low = self._masked(self.tails.log_cdf(low), cuts_low, -math.inf)
+        self.from_low = self._masked(self.tails.log_survival(low), cuts_low, 0.0)
+        self.to_high = self._masked(self.tails.log_cdf(high), cuts_high, 0.0)
+        self.from_high = self._masked(self.tails.log_survival(high), cuts_high, -math.inf)
 
     @staticmethod
     def _masked(value: Tensor, cut: Tensor, otherwise: float) -> Tensor:
@@ -55,14 +69,59 @@ class Interval:
             level = torch.full_like(self.log_mass, -math.log(2))
             return self.quantile(level, level)
 
+    def inner(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The least and the greatest number inside: an end that is the base's own does not belong to the interval.
+
+        There the density may be 0 or infinite, and a quantile that is rounded to it or overflows is no draw.
+        """
+        return self._within(dtype, self.least.detach(), self.most.detach())
+
+    def _within(self, dtype: torch.dtype, least: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+        largest, smallest = torch.finfo(dtype).max, torch.finfo(dtype).smallest_normal
+        with torch.no_grad():
+            low, high = (end.to(dtype).clamp(-largest, largest) for end in (least, most))
+            after = torch.where(low == 0, smallest, torch.nextafter(low, high))
+            before = torch.where(high == 0, -smallest, torch.nextafter(high, low))
+            own_low = (least == self.start) & self.start.isfinite()
+            own_high = (most == self.stop) & self.stop.isfinite()
+            return (
+                torch.where(own_low, torch.minimum(after, high), low),
+                torch.where(own_high, torch.maximum(before, low), high),
+            )
+
+    def density(self, x: Tensor) -> Tensor:
+        """log p of the base."""
+        return log_density(self.wide, x)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log p of the base, from least to most; at an end of the base where it has no value, the limit there."""
+        value = self.density(x)
+        end = (x.detach() == self.start) | (x.detach() == self.stop)
+        missing = end & (value.detach().isnan() | (value.detach() == -math.inf))
+        if not any_true(missing):
+            return value
+        low, high = self.inner(torch.float64)
+        with torch.no_grad():
+            near = torch.minimum(torch.maximum(x, low), high)
+            shift = near.abs().clamp(min=1e-150) * torch.where(x == self.start, 1e-15, -1e-15)
+            farther = torch.minimum(torch.maximum(near + shift, low), high)
+            rise = self.density(near) - self.density(farther)
+            flat = rise.abs() < 1e-6  # otherwise a power law, which is 0 or infinite at the end
+            missing = missing & (flat | value.isnan())
+            limit = torch.where(rise > 0, math.inf, -math.inf)
+        inside = self.density(torch.where(missing, near, x))
+        return torch.where(missing & ~flat, limit, inside)
+
     def quantile(self, log_u: Tensor, log_rest: Tensor) -> Tensor:
         """The quantile of u, from log u and log(1 − u): the inverse of the nearer tail of the base."""
         below = _log_sum(self.to_low, log_u + self.log_mass)
         above = _log_sum(self.from_high, log_rest + self.log_mass)
         near = below < above
-        # Each inverse gets a harmless value where the other is chosen.
-        lower = self.tails.lower(torch.where(near, below, -1.0))
-        upper = self.tails.upper(torch.where(near, -1.0, above))
+        # Where the other is chosen, each inverse gets nearly the same quantile, which is finite if the other is.
+        with torch.no_grad():
+            not_below, not_above = (log1mexp(-level.clamp(-30.0, -1e-15)) for level in (above, below))
+        lower = self.tails.lower(torch.where(near, below, not_below))
+        upper = self.tails.upper(torch.where(near, not_above, above))
         return torch.where(near, lower, upper)
 
     def part(self, x: Tensor, below: bool) -> Tensor:
@@ -90,6 +149,9 @@ class Interval:
                 peak = self.median
             peak = torch.where(peak.abs() < math.inf, peak, self.median)
             log_left, log_right = self.part(peak, below=True), self.part(peak, below=False)
+        low, high = self.inner(torch.float64)
+        low = torch.where(self.least.isfinite(), low, -math.inf)  # an infinite value is left out below
+        high = torch.where(self.most.isfinite(), high, math.inf)
         shape = peak.shape if shape is None else shape
         nodes = torch.linspace(-4.2, 4.2, NODES, dtype=torch.float64, device=peak.device)
         total = torch.zeros(shape, dtype=torch.float64, device=peak.device)
@@ -101,7 +163,7 @@ class Interval:
                 near = size + log_s  # the distance from the outer end
                 rest = _log_sum(other, size + log_r)
                 z = self.quantile(near, rest) if left else self.quantile(rest, near)
-                z = torch.minimum(torch.maximum(z, self.least), self.most)
+                z = z.clamp(low, high)
                 value = f(z)
                 part = weight * size.exp()
                 # An infinite value next to an end, such as log p, counts as 0: its weight is negligible.

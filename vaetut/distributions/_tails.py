@@ -16,6 +16,7 @@ from torch.distributions import (
     Cauchy,
     Distribution,
     Exponential,
+    GeneralizedPareto,
     Gumbel,
     HalfCauchy,
     HalfNormal,
@@ -29,9 +30,17 @@ from torch.distributions import (
 )
 from torch.nn.functional import logsigmoid
 
-from vaetut.distributions._base import Univariate
+from vaetut._support.validate import any_true
+from vaetut.distributions._base import Univariate, log_to_zero
 from vaetut.distributions._special import log1mexp, log_of
 from vaetut.distributions.gompertz import Gompertz
+from vaetut.distributions.hazards import (
+    general_pareto_hazard,
+    general_pareto_log_density,
+    general_pareto_quantile,
+    kumaraswamy_hazard,
+    kumaraswamy_log_density,
+)
 from vaetut.distributions.logistic import Logistic
 from vaetut.distributions.rayleigh import Rayleigh
 from vaetut.distributions.reciprocal import Reciprocal
@@ -116,6 +125,48 @@ def _gumbel(q: Gumbel) -> Tails:
     return Tails(lambda x: -rise(x), lambda x: log1mexp(rise(x)), lambda t: inverse(-t), upper)
 
 
+def _half_normal(q: HalfNormal) -> Tails:
+    """Near 0, F = erf(y/√2) is small and no difference; Φ⁻¹ is that of the nearer tail."""
+
+    def lower(t: Tensor) -> Tensor:
+        near = t < -1
+        small = math.sqrt(2) * torch.special.erfinv(torch.where(near, t, -1.0).exp())
+        return q.scale * torch.where(
+            near, small, -normal_quantile(log1mexp(-torch.where(near, -1.0, t)) - LOG_2)
+        )
+
+    return Tails(
+        lambda x: _where_small(
+            (x / q.scale).clamp(min=0), lambda y: torch.erf(y / math.sqrt(2)), lambda y: LOG_2 + log_ndtr(-y)
+        ),
+        lambda x: LOG_2 + log_ndtr(-(x / q.scale).clamp(min=0)),
+        lower,
+        lambda t: -q.scale * normal_quantile(t - LOG_2),
+    )
+
+
+def _half_cauchy(q: HalfCauchy) -> Tails:
+    def log_survival(y: Tensor) -> Tensor:
+        return LOG_2 + log_cauchy_cdf(-y)
+
+    return Tails(
+        lambda x: _where_small(
+            (x / q.scale).clamp(min=0), lambda y: 2 / math.pi * torch.atan(y), log_survival
+        ),
+        lambda x: log_survival((x / q.scale).clamp(min=0)),
+        lambda t: q.scale * torch.tan(t.exp() * (math.pi / 2)),
+        lambda t: q.scale / torch.tan(t.exp() * (math.pi / 2)),
+    )
+
+
+def _where_small(y: Tensor, cdf: Function, log_survival: Function) -> Tensor:
+    """log F(y) from F for y < 1, from the log of 1 − F elsewhere."""
+    small, nothing = y < 1, y == 0
+    value = cdf(torch.where(small & ~nothing, y, 0.5)).log()
+    value = torch.where(small, value, log1mexp(-log_survival(torch.where(small, 1.0, y))))
+    return torch.where(nothing, -math.inf, value)
+
+
 def _uniform(q: Any) -> Tails:
     width = q.high - q.low
     return Tails(
@@ -163,20 +214,26 @@ FAMILIES: dict[type[Distribution], Callable[[Any], Tails]] = {
         lambda q, x: q.alpha * (x.clamp(min=0) / q.scale).log(), lambda q, e: q.scale * (e / q.alpha).exp()
     ),
     Kumaraswamy: _by_hazard(
-        lambda q, x: -q.concentration0 * torch.log1p(-(x.clamp(0, 1) ** q.concentration1)),
+        lambda q, x: kumaraswamy_hazard(q, log_to_zero(x.clamp(0, 1))),
         lambda q, e: (-torch.expm1(-e / q.concentration0)) ** q.concentration1.reciprocal(),
     ),
-    HalfNormal: _by_hazard(
-        lambda q, x: -LOG_2 - log_ndtr(-x / q.scale), lambda q, e: -q.scale * normal_quantile(-e - LOG_2)
-    ),
-    HalfCauchy: _by_hazard(
-        lambda q, x: -(torch.atan2(q.scale, x.clamp(min=0)) * (2 / math.pi)).log(),
-        lambda q, e: q.scale / torch.tan(torch.exp(-e) * (math.pi / 2)),
-    ),
+    GeneralizedPareto: _by_hazard(general_pareto_hazard, general_pareto_quantile),
+    HalfNormal: _half_normal,
+    HalfCauchy: _half_cauchy,
     Uniform: _uniform,
     Triangular: _triangular,
     Reciprocal: _reciprocal,
 }
+
+
+def log_density(q: Any, x: Tensor) -> Tensor:
+    """log p of q, with float64 parameters and without validation."""
+    if isinstance(q, Kumaraswamy) and type(q).log_prob is Kumaraswamy.log_prob:
+        return kumaraswamy_log_density(q, log_to_zero(x))
+    if isinstance(q, GeneralizedPareto) and type(q).log_prob is GeneralizedPareto.log_prob:
+        return general_pareto_log_density(q, x)
+    value: Tensor = q.log_prob(x)
+    return value
 
 
 def _transformed(q: TransformedDistribution) -> Tails:
@@ -240,17 +297,32 @@ def _any(q: Any) -> Tails:
     def upper(t: Tensor) -> Tensor:
         # 1 − eᵗ has lost the digits of a small eᵗ: Newton's method on the log of the tail itself restores them. Two
         # steps with their gradients make the second derivative right too.
-        x = q.icdf(-torch.expm1(t).clamp(max=-(2.0**-52))).detach()
-        fixed = t.detach()
         with torch.no_grad():
-            for _ in range(30):
-                x = newton(x, fixed)
+            x = root(q.icdf(-torch.expm1(t).clamp(2.0**-53 - 1, -(2.0**-52))), t)
         return newton(newton(x, t), t)
 
+    def root(x: Tensor, t: Tensor) -> Tensor:
+        """By Newton's method within the bracket that is known so far; its middle, or twice as far, where that fails."""
+        low, high = torch.full_like(x, -math.inf), torch.full_like(x, math.inf)
+        for count in range(100):
+            value = log_survival(x)
+            left = value > t
+            low, high = torch.where(left, x, low), torch.where(left, high, x)
+            outward = torch.where(left, 1.0, -1.0) * (x.abs() + 1)
+            middle = torch.where(low.isfinite() & high.isfinite(), low + (high - low) / 2, x + outward)
+            after = x + step(value, x, t)
+            inside = after.isfinite() & (after >= low) & (after <= high)
+            before, x = x, torch.where(inside, after, middle)
+            if count >= 29 and not any_true((x - before).abs() > 1e-12 * x.abs()):
+                break  # at once where no values can be read
+        return x
+
+    def step(value: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return (value - t) * torch.exp(value - q.log_prob(x))
+
     def newton(x: Tensor, t: Tensor) -> Tensor:
-        value = log_survival(x)
-        step = (value - t) * torch.exp(value - q.log_prob(x))
-        return torch.where(step.isfinite(), x + step, x)
+        change = step(log_survival(x), x, t)
+        return torch.where(change.isfinite(), x + change, x)
 
     return Tails(log_cdf, log_survival, lower, upper if _has_tail(q) else lambda t: q.icdf(-torch.expm1(t)))
 

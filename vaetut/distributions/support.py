@@ -16,6 +16,7 @@ from torch.distributions import (
     AffineTransform,
     ComposeTransform,
     Distribution,
+    GeneralizedPareto,
     Independent,
     IndependentTransform,
     MixtureSameFamily,
@@ -97,6 +98,10 @@ def support_ends(q: Distribution) -> tuple[Tensor, Tensor]:
     if support.is_discrete:
         raise ValueError(f"q must be continuous, got {name}")
     support = getattr(support, "base_constraint", support)
+    if isinstance(q, GeneralizedPareto) and type(q).support is GeneralizedPareto.support:
+        bounded = q.concentration < 0
+        reach = q.scale / torch.where(bounded, q.concentration, -1.0)  # at 0 torch's has a gradient of 0 · ∞
+        return q.loc, torch.where(bounded, q.loc - reach, math.inf)
     if support.event_dim:
         raise NotImplementedError(f"the support of {name}, {support}, has no ends")
     shape = q.batch_shape + q.event_shape
@@ -125,20 +130,21 @@ def support_moves(q: Distribution) -> bool:
     while isinstance(q, Independent | MixtureSameFamily):
         q = q.base_dist if isinstance(q, Independent) else q.component_distribution
     with torch.enable_grad():
-        ends = support_ends(q)
-        tensors = [tensor for tensor in tensors_of(q) if tensor.requires_grad]
-        for end in ends if tensors else ():
-            end = torch.where(end.isfinite(), end, 0.0)
-            if not end.requires_grad:
-                continue
-            # Different weights for all entries, so that the derivatives in a common parameter do not cancel in the sum.
-            weights = torch.arange(1.0, end.numel() + 1, dtype=end.dtype, device=end.device).sqrt()
-            slopes = torch.autograd.grad(
-                end, tensors, weights.reshape(end.shape), retain_graph=True, allow_unused=True
-            )
-            if any(slope is not None and bool((slope != 0).any()) for slope in slopes):
-                return True
-    return False
+        return any(end_moves(end, q) for end in support_ends(q))
+
+
+def end_moves(end: Tensor, q: Distribution) -> bool:
+    """Whether an end of the support of q has a derivative in one of its parameters that is not 0."""
+    tensors = [tensor for tensor in tensors_of(q) if tensor.requires_grad]
+    end = torch.where(end.isfinite(), end, 0.0)
+    if not tensors or not end.requires_grad:
+        return False
+    # Different weights for all entries, so that the derivatives in a common parameter do not cancel in their sum.
+    weights = torch.arange(1.0, end.numel() + 1, dtype=end.dtype, device=end.device).sqrt()
+    slopes = torch.autograd.grad(
+        end, tensors, weights.reshape(end.shape), retain_graph=True, allow_unused=True
+    )
+    return any(slope is not None and bool((slope != 0).any()) for slope in slopes)
 
 
 def by_coordinate(transform: Transform) -> Transform:

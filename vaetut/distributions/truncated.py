@@ -33,7 +33,7 @@ from vaetut.distributions._base import (
 )
 from vaetut.distributions._interval import Interval
 from vaetut.distributions._special import open_uniform
-from vaetut.distributions._tails import knows_far_tails
+from vaetut.distributions._tails import knows_far_tails, tails_of
 from vaetut.distributions.copies import tensors_of, with_tensors
 from vaetut.distributions.logistic import Logistic
 from vaetut.distributions.support import is_discrete, support_ends
@@ -50,7 +50,8 @@ class Truncated(Distribution):
     $z = F^{-1}(F(a) + u (F(b) - F(a)))$. It is computed in float64, in logs of the nearer tail, so that the interval
     may lie 30 standard deviations from the mean on either side, in float32 too.
 
-    Draws, densities and quantiles are differentiable in the base's parameters and in both ends.
+    Draws, densities and quantiles are differentiable in the base's parameters and in both ends. A draw that overflows,
+    or is rounded to an end of the base's support, is the number next to it, with a gradient of 0.
 
     Source: Devroye (1986), *Non-Uniform Random Variate Generation*, section II.2.1; chapter 7 (``eq-icdf-inverse``,
     ``eq-icdf-nearer-tail``).
@@ -183,7 +184,7 @@ class Truncated(Distribution):
     def entropy(self) -> Tensor:
         """The entropy E[−log p(z)] in nats, by quadrature over the quantile function."""
         between = self._interval
-        value = between.average(lambda z: -between.wide.log_prob(z))
+        value = between.average(lambda z: -between.density(z))
         return (value + between.log_mass).to(self.low.dtype)
 
     def _unless_infinite(self, name: str, value: Tensor, between: Interval) -> Tensor:
@@ -224,9 +225,17 @@ class Truncated(Distribution):
         inside = (u > 0) & (u < 1) | u.isnan()
         safe = torch.where(inside, u, 0.5)
         z = between.quantile(safe.log(), torch.log1p(-safe))
-        z = torch.where(inside, z, torch.where(u > 0, between.most, between.least))
+        least, most = between.inner(self.low.dtype)
+        infinite = z.detach().isinf()
+        if any_true(infinite):  # a slope of ∞ times 0 would be NaN in the parameters
+            low_level = torch.where(z > 0, torch.full_like(u, 1e-300), 1 - 2.0**-53)
+            safe = torch.where(infinite, low_level, safe)
+            z = torch.where(infinite, z.detach(), between.quantile(safe.log(), torch.log1p(-safe)))
+        # Rounding may lead just outside, where the end has the gradient; what overflows is the largest number.
         low, high = between.least.to(self.low), between.most.to(self.low)
-        return z.to(self.low.dtype).clamp(low, high)  # rounding may lead just outside
+        z = z.to(self.low.dtype).clamp(low, high).clamp(least, most)
+        ends = torch.where(u > 0, between.most, between.least).to(z.dtype)
+        return torch.where(inside, z, ends)
 
     def _checked(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -240,7 +249,7 @@ class Truncated(Distribution):
 
         def log_density(x: Tensor) -> Tensor:
             wide = torch.minimum(torch.maximum(x.double(), between.least), between.most)
-            return (between.wide.log_prob(wide) - between.log_mass).to(x.dtype)
+            return (between.log_density(wide) - between.log_mass).to(x.dtype)
 
         return zero_outside(self, value, between.somewhere.to(value.dtype), log_density, math.inf)
 
@@ -261,7 +270,7 @@ class Truncated(Distribution):
         return self.log_cdf(value).exp()
 
     def survival(self, value: Tensor) -> Tensor:
-        """The upper tail, to full relative precision."""
+        """The upper tail; next to the upper end, or in a narrow interval, a difference with an error near 1e-16."""
         return self.log_survival(value).exp()
 
 
@@ -270,7 +279,7 @@ def _median_of(base: Any) -> Tensor:
     try:
         half = next(iter(tensors_of(base)), torch.empty(())).new_full((), 0.5)  # on the base's device
         median: Tensor = base.icdf(half)
-        base.cdf(median)
+        tails_of(with_tensors(base, Tensor.double)).log_cdf(median.double())
     except NotImplementedError:
         raise NotImplementedError(
             f"base must have cdf and icdf, which {type(base).__name__} lacks; for such a density draw from the base "
@@ -291,7 +300,7 @@ def _kl_truncated(p: Truncated, q: Distribution) -> Tensor:
 
     def log_ratio(z: Tensor) -> Tensor:
         inside = torch.minimum(torch.maximum(z, low), high)
-        return between.wide.log_prob(z) - torch.where(within, wide.log_prob(inside), 0.0)
+        return between.density(z) - torch.where(within, wide.log_prob(inside), 0.0)
 
     value = between.average(log_ratio, shape) - between.log_mass
     return torch.where(within, value, math.inf).to(p.low.dtype)

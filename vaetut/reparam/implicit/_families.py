@@ -14,9 +14,9 @@ from torch import Tensor
 from torch import distributions as td
 from torch.nn.functional import logsigmoid
 
-from vaetut.distributions import Erlang, Gompertz, Logistic, Rayleigh, round_tails
+from vaetut.distributions import Erlang, Gompertz, Logistic, Rayleigh, hazards, round_tails
 from vaetut.distributions import shape_tails as tails
-from vaetut.distributions._special import HALF_LOG_2PI, log1mexp
+from vaetut.distributions._special import HALF_LOG_2PI
 from vaetut.distributions.standard_cdfs import log_cauchy_cdf, log_normal_cdf
 
 TINY = torch.finfo(torch.float64).tiny
@@ -186,9 +186,15 @@ def _f_density(q: Any, z: Tensor) -> Tensor:
     return tails.beta_log_density(*_f_arguments(q, z)) - _log(z)
 
 
+def _off_zero(y: Tensor) -> Tensor:
+    """y, but a positive number in place of 0, which has no sign and no log."""
+    # not torch.where of two numbers: its result is float32, in which this one is 0
+    return y + SMALLEST * (y.detach().abs() < SMALLEST).to(y)
+
+
 def _student_arguments(q: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     y = (z - q.loc) / q.scale
-    y = y + torch.where(y.detach().abs() < SMALLEST, SMALLEST, 0.0)
+    y = _off_zero(y)
     sign = y.detach().sign()
     return q.df, sign * y, sign
 
@@ -213,9 +219,10 @@ def _von_mises(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Te
         t = t - q.loc
         return t - 2 * math.pi * torch.round(t.detach() / (2 * math.pi))
 
+    z = z - (z - z.clamp(-math.pi, math.pi)).detach()  # π in float32 lies beyond the cut
     t, cut = torch.broadcast_tensors(turned(z), turned(z.new_full((), math.pi)))
     both = torch.stack([t, cut])
-    both = both + torch.where(both.detach().abs() < SMALLEST, SMALLEST, 0.0)
+    both = _off_zero(both)
     sign = both.detach().sign()
     k, size = torch.broadcast_tensors(q.concentration, sign * both)
     size = size - torch.where(size.detach() > math.pi - 1e-14, 1e-14, 0.0)  # a tail of length 0 has no log
@@ -225,7 +232,10 @@ def _von_mises(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Te
     half = torch.where(above, 0.0, 0.5 * (-log_scale).exp())
     first, last = (sign * torch.where(above, -value, value - half)).unbind()
     value = first - last
-    offset = (t < cut).to(z) + (t >= 0).to(z) - (cut >= 0).to(z)
+    before = torch.where(
+        (t - cut).detach().abs() < 1, z > 0, t < cut
+    )  # next to the cut t may be rounded to it
+    offset = before.to(z) + (t >= 0).to(z) - (cut >= 0).to(z)
     return _from_natural(value, offset, log_scale, lower)
 
 
@@ -234,34 +244,8 @@ def _von_mises_density(q: Any, z: Tensor) -> Tensor:
     return round_tails.von_mises_log_density(q.concentration, t)
 
 
-def _kumaraswamy_hazard(q: Any, z: Tensor) -> Tensor:
-    return -q.concentration0 * log1mexp(-q.concentration1 * _log(z))
-
-
-def _kumaraswamy_density(q: Any, z: Tensor) -> Tensor:
-    a, b = q.concentration1, q.concentration0
-    return a.log() + b.log() + (a - 1) * _log(z) + (b - 1) * log1mexp(-a * _log(z))
-
-
 def _pareto_hazard(q: Any, z: Tensor) -> Tensor:
     return q.alpha * torch.log1p((z - q.scale) / q.scale)
-
-
-def _general_pareto_hazard(q: Any, z: Tensor) -> Tensor:
-    """log(1 + ξy)/ξ, which is y for ξ = 0."""
-    y = (z - q.loc) / q.scale
-    v = q.concentration * y
-    small = v.detach().abs() < 1e-2
-    near = torch.where(small, v, 0.0)
-    series: Any = 0.0
-    for k in range(9, 0, -1):
-        series = 1 / k - near * series
-    shape = torch.where(small, 1.0, q.concentration)
-    return torch.where(small, y * series, torch.log1p(torch.where(small, 0.0, v)) / shape)
-
-
-def _general_pareto_density(q: Any, z: Tensor) -> Tensor:
-    return -q.scale.log() - (1 + q.concentration) * _general_pareto_hazard(q, z)
 
 
 def _log_normal(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
@@ -282,8 +266,8 @@ TAILS: dict[Any, Tail] = {
     td.Weibull: hazard(lambda q, z: torch.exp((_log(z) - q.scale.log()) * q.concentration)),
     td.Gumbel: hazard(lambda q, z: torch.exp((q.loc - z) / q.scale), falling=True),
     td.Pareto: hazard(_pareto_hazard),
-    td.Kumaraswamy: hazard(_kumaraswamy_hazard),
-    td.GeneralizedPareto: hazard(_general_pareto_hazard),
+    td.Kumaraswamy: hazard(lambda q, z: hazards.kumaraswamy_hazard(q, _log(z))),
+    td.GeneralizedPareto: hazard(hazards.general_pareto_hazard),
     Rayleigh: hazard(lambda q, z: -q.log_survival(z)),
     Gompertz: hazard(lambda q, z: -q.log_survival(z)),
     td.HalfNormal: folded(lambda y: torch.erf(y / math.sqrt(2)), lambda y: math.log(2) + log_normal_cdf(-y)),
@@ -308,8 +292,8 @@ DENSITIES: dict[Any, Density] = {
     td.FisherSnedecor: _f_density,
     td.StudentT: _student_density,
     td.VonMises: _von_mises_density,
-    td.Kumaraswamy: _kumaraswamy_density,
-    td.GeneralizedPareto: _general_pareto_density,
+    td.Kumaraswamy: lambda q, z: hazards.kumaraswamy_log_density(q, _log(z)),
+    td.GeneralizedPareto: hazards.general_pareto_log_density,
 }
 # For mixtures: where the median is known, no CDF is needed to choose a side.
 MEDIANS: dict[Any, Callable[[Any], Tensor]] = {

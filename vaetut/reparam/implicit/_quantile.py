@@ -121,7 +121,21 @@ def quantile(q: Distribution, u: Tensor) -> Tensor:
     found by Newton's method inside a bracket, with F from `_cdf` or by quadrature (`_charts`). Computed in float64.
     """
     z = _quantile(with_tensors(q, Tensor.double), u.double()).to(u.dtype)
+    z = torch.where((u > 0) & (u < 1), _within(q, z), z)
     return torch.where(u.isnan(), math.nan, z)
+
+
+def _within(q: Distribution, z: Tensor) -> Tensor:
+    """The number next to an end of the support, or the largest, where z is rounded to the end or overflows."""
+    limits = torch.finfo(z.dtype)
+    z = z.clamp(-limits.max, limits.max)
+    try:
+        low, high = (end.to(z) for end in support_ends(q))
+    except NotImplementedError:
+        return z
+    after = torch.where(low == 0, limits.smallest_normal, torch.nextafter(low, high))
+    before = torch.where(high == 0, -limits.smallest_normal, torch.nextafter(high, low))
+    return torch.minimum(torch.maximum(z, after), before)
 
 
 def _quantile(q: Any, u: Tensor) -> Tensor:
@@ -142,6 +156,8 @@ def _quantile(q: Any, u: Tensor) -> Tensor:
         parts: Any = q.component_distribution
         each = _quantile(parts, u.unsqueeze(-1).expand(*u.shape, parts.batch_shape[-1]))
         return _solve(u, _real, _log_odds(q), each.amin(-1), each.amax(-1))
+    if isinstance(q, StudentT) and not overrides_cdf(q):  # whose tails are so long that they need logs
+        return _solve(u, _hyperbolic(q.loc, q.scale), _log_odds(q))
     if isinstance(q, VonMises):
         low, high = torch.full_like(u, -math.pi), torch.full_like(u, math.pi)
     else:
@@ -155,6 +171,14 @@ Odds = Callable[[Tensor], tuple[Tensor, Tensor]]  # log F(z) − log(1 − F(z))
 
 def _real(y: Tensor) -> tuple[Tensor, Tensor]:
     return y, torch.zeros_like(y)
+
+
+def _hyperbolic(loc: Tensor, scale: Tensor) -> ToZ:
+    def to_z(y: Tensor) -> tuple[Tensor, Tensor]:
+        y = y.clamp(-700.0, 700.0)
+        return loc + scale * y.sinh(), scale.log() + y.cosh().log()
+
+    return to_z
 
 
 def _line_to(low: Tensor, high: Tensor) -> ToZ:
@@ -179,7 +203,8 @@ def _log_odds(q: Distribution) -> Odds:
     def look(z: Tensor) -> tuple[Tensor, Tensor]:
         if exact:
             every, zero = torch.ones_like(z, dtype=torch.bool), torch.zeros_like(z)
-            below, above = tail(q, z, zero, every).log(), (-tail(q, z, zero, ~every)).log()
+            tails = tail(q, z, zero, every), -tail(q, z, zero, ~every)
+            below, above = (part.clamp(min=0).log() for part in tails)  # which may be rounded to less than 0
             return below - above, log_density(q, z) - below - above
         flat = z.reshape(-1, *q.batch_shape)
         _, below, above = move(q, flat)
