@@ -44,10 +44,11 @@ STYLE = """
   .vaetut-contents a { display: flex; gap: 0.5rem; color: inherit !important; text-decoration: none !important; }
   .vaetut-contents a::before { content: ""; order: 1; flex: 1; border-bottom: 1px dotted #888; margin-bottom: 0.35em; }
   .vaetut-contents a span:last-child { order: 2; min-width: 2.2rem; text-align: right; }
+  .vaetut-contents :is(h1, h2) { font-weight: 600; }
   .vaetut-contents .level-1 { margin-top: 0.5rem; font-weight: 600; break-after: avoid; }
   .vaetut-contents .level-2 { margin-left: 1.5rem; font-size: 0.9rem; }
   .vaetut-page[id="book/index"] :is(section:has(> .vaetut-cards), .vaetut-buttons) { display: none; }
-  .vaetut-unseen { font-size: 1px; line-height: 1px; color: transparent; margin: 0; }
+  .vaetut-unseen { position: absolute; top: 0; font-size: 1px; line-height: 1px; color: transparent; margin: 0; }
   .vaetut-unseen a { color: transparent !important; text-decoration: none !important; }
 """
 # Of no use on paper: what is the same in every chapter, what draws a picture, and what tests an answer.
@@ -226,7 +227,7 @@ def head_of(text: str) -> str:
 
 
 def printed_page(name: str, inside: str, wanted: set[str]) -> str:
-    """The body of one page. Chromium notes the places that its links lead to, so unseen ones stand at its end."""
+    """The body of one page. Chromium notes the places that its links lead to, so unseen ones stand on it."""
     own = sorted(anchor for anchor in wanted if anchor == name or anchor.startswith(f"{name}--"))
     unseen = "".join(f'<a href="#{anchor}">.</a>' for anchor in own)
     return (

@@ -76,6 +76,8 @@ def test_nothing_is_wider_than_the_screen_and_no_formula_is_cut(visit, scheme):
     visit.page.emulate_media(color_scheme=scheme)
     for width in WIDTHS:
         assert not wider_than_the_screen(at(visit, width)), width
+        outside = "e.getBoundingClientRect().right > innerWidth || e.getBoundingClientRect().left < 0"
+        assert seen(visit, ".prev-next-area :is(a, p)", outside) == [], width
         if width >= 390:
             assert cut_formulas(visit) == [], width
 
