@@ -11,9 +11,20 @@ from pathlib import Path
 
 WIDE = 34  # letters of the longest cells of a row, together: more do not fit beside each other on a phone
 FORMULA = r'<span class="math notranslate nohighlight">\\\((?:(?!</span>).)*?\\\)</span>'
+NUMBERED = r"[Cc]hapter|[Ff]igure|[Ss]ection|[Ee]xercise|[Ee]qs?\."
+LONG_CODE = re.compile(r'(?<=<span class="pre">)[^<\s]{23,}(?=</span>)')  # the others stay whole
 VERDICT = re.compile(r"(?<![^\n>])(✓ [^\n<]*eq-[^\n<]*)\n")  # a line that `verify` prints
 
 REPLACED = (
+    # Colors hold without scripts, and are there before the theme's scripts come.
+    (re.compile(r'(<html[^>]*) data-theme="auto"'), r'\1 data-theme="light"'),
+    (
+        re.compile(r'dataset\.theme = localStorage\.getItem\("theme"\) \|\| "auto"'),
+        'dataset.theme = (mode => mode !== "auto" ? mode : matchMedia("(prefers-color-scheme: dark)").matches'
+        ' ? "dark" : "light")(document.documentElement.dataset.mode)',
+    ),
+    # A slider says its value by itself.
+    (re.compile(r"<output>"), '<output aria-live="off">'),
     # A fold is named by its summary, which shows what is inside: Check, Solution, Code of this figure.
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
     # The arrow beside a title of the contents shows the pages below it.
@@ -36,6 +47,11 @@ REPLACED = (
     ),
     # A short piece of code is not divided at its hyphen.
     (re.compile(r'<span class="pre">(?=[^<\s]{1,22}</span>)'), '<span class="pre vaetut-together">'),
+    # "chapter 2" and "eq. (2.1)" stay on one line.
+    (
+        re.compile(rf"\b({NUMBERED}) (?=\d|(?:<[^>]*>)*\(?\d)(?=[^<>]*<)"),
+        "\\1\N{NO-BREAK SPACE}",
+    ),
     # What stands in a list of references is an item of a list.
     (re.compile(r'(<div class="citation"[^>]*) role="doc-biblioentry"'), r'\1 role="listitem"'),
 )
@@ -54,8 +70,15 @@ def accessible(text: str) -> str:
     """One page, corrected."""
     for pattern, replacement in REPLACED:
         text = pattern.sub(replacement, text)
+    text = re.sub(r"<h[1-3]>.*?</h[1-3]>", lambda match: divisible(match[0]), text, flags=re.S)
+    text = LONG_CODE.sub(lambda match: re.sub(r"(?<=\w)([._(,=/]+)(?=\w)", r"\1<wbr>", match[0]), text)
     text = re.sub(r"<pre>(.*?)</pre>", lambda match: printed(match[1]), text, flags=re.S)
     return re.sub(r'<table class="table">.*?</table>', lambda match: labeled(match[0]), text, flags=re.S)
+
+
+def divisible(title: str) -> str:
+    """A title in which a dotted name, such as torch.distributions, ends a line after its dot."""
+    return re.sub(r"(?<=[a-z]\.)(?=[a-z]\w*)(?=[^<>]*<)", "<wbr>", title)
 
 
 def printed(text: str) -> str:
@@ -73,7 +96,7 @@ def printed(text: str) -> str:
 
 def labeled(table: str) -> str:
     """A wide table with its column's heading at each cell; a narrow one as it is."""
-    headings = [words(cell) for cell in re.findall(r"<t[hd] class=\"head[^>]*>(.*?)</t[hd]>", table, re.S)]
+    headings = [inner(cell) for cell in re.findall(r"<t[hd] class=\"head[^>]*>(.*?)</t[hd]>", table, re.S)]
     rows = [
         re.findall(r"<td[^>]*>(.*?)</td>", row, re.S) for row in re.findall(r"<tr class.*?</tr>", table, re.S)
     ]
@@ -85,9 +108,9 @@ def labeled(table: str) -> str:
         return table
 
     def row_with_labels(match: re.Match[str]) -> str:
-        names = iter(headings)
+        names = iter(enumerate(headings))
         return re.sub(
-            r"<td(?=[ >])", lambda _: f'<td data-heading="{html.escape(next(names, ""))}"', match[0]
+            r"(<td[^>]*>)(.*?)(?=</td>)", lambda m: m[1] + label(*next(names), m[2]), match[0], flags=re.S
         )
 
     body = re.search(r"<tbody>.*</tbody>", table, re.S)
@@ -95,6 +118,21 @@ def labeled(table: str) -> str:
         return table
     new = re.sub(r"<tr class.*?</tr>", row_with_labels, body[0], flags=re.S)
     return table.replace(body[0], new).replace('class="table"', 'class="table vaetut-rows"', 1)
+
+
+def label(column: int, heading: str, cell: str) -> str:
+    """A cell with its column's heading before it; the first one of a row is a title, unless it is a mere number."""
+    if not words(heading) or not words(cell):
+        return cell
+    title = column == 0 and words(cell)[0].isdigit()
+    end = " " if title or words(heading)[-1] in "?:" else ": "
+    kind = "vaetut-heading vaetut-title" if title else "vaetut-heading"
+    return f'<span class="{kind}">{heading}{end}</span>{cell}'
+
+
+def inner(cell: str) -> str:
+    """What stands in a cell, without the paragraph that it stands in."""
+    return re.sub(r"\A\s*<p>(.*)</p>\s*\Z", r"\1", cell, flags=re.S)
 
 
 def words(inside: str) -> str:

@@ -7,6 +7,7 @@ nbval's business, and what a page looks like that of tests/test_site.py.
 """
 
 import ast
+import base64
 import re
 import sys
 from collections import Counter
@@ -21,6 +22,11 @@ from tex_macros import MACROS
 SOLUTION = "hide-cell"
 CELL_METADATA = {"tags", "mystnb", "cellView", "jupyter"}
 REPOSITORY = "https://github.com/vaetut/vaetut"
+# A phone shows a figure some 350 px wide. If it is drawn 5 in wide, letters of 11 pt are then 10 px large. A notebook's
+# pictures have 144 pixels per inch and a margin of 0.2 in, explorers have 100 and none.
+LEAST_LETTERS = 11
+WIDEST_PICTURE = 756
+WIDEST_EXPLORER = 500
 CHANGELOG = Path(__file__).resolve().parent.parent / "CHANGELOG.md"
 
 
@@ -185,6 +191,26 @@ def figures_are_described(notebook: NotebookNode) -> list[str]:
     return problems
 
 
+def letters_are_large(notebook: NotebookNode) -> list[str]:
+    """On a phone too: no figure is wider than the style's, and none has smaller letters."""
+    problems = []
+    for i, cell in cells(notebook, "code"):
+        for size in re.findall(r"(?:font|label)size\"?\s*[=:]\s*([\d.]+)", cell.source):
+            if float(size) < LEAST_LETTERS:
+                problems.append(f"cell {i}: letters of {size} pt, smaller than {LEAST_LETTERS}")
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/png" in data and "text/html" not in data:
+                start = base64.b64decode(data["image/png"][:40])
+                if (width := int.from_bytes(start[16:20])) > WIDEST_PICTURE:  # as PNG files have it
+                    problems.append(f"cell {i}: a picture {width} pixels wide, more than {WIDEST_PICTURE}")
+        for page in html_outputs(cell):
+            for found in re.findall(r'<img [^>]*\bwidth="(\d+)"', page):
+                if int(found) > WIDEST_EXPLORER:
+                    problems.append(f"cell {i}: an explorer {found} pixels wide, more than {WIDEST_EXPLORER}")
+    return problems
+
+
 def html_outputs(cell: NotebookNode) -> list[str]:
     return [output.data["text/html"] for output in cell.outputs if "text/html" in output.get("data", {})]
 
@@ -315,6 +341,7 @@ NOTEBOOK_RULES = [
     every_equation_is_verified,
     displays_stand_alone,
     figures_are_described,
+    letters_are_large,
     has_all_parts,
     outputs_are_clean,
     metadata_is_clean,

@@ -30,25 +30,24 @@ def make_cards(site: Path) -> int:
     table = next((match for match in TABLE.finditer(old) if len(CHAPTER.findall(match[0])) > 9), None)
     if table is None:
         raise RuntimeError("book/index.md has no table of chapters")
-    parts: list[tuple[str, list[str]]] = [("", [])]
+    cards: list[str] = []
+    part = "Start"
     for row in re.findall(r"<tr[^>]*>(.*?)</tr>", table[0], re.S):
         if found := CHAPTER.search(row):
-            cells = re.findall(r"<td[^>]*>(.*?)</td>", row, re.S)
-            parts[-1][1].append(card(site, found[1], found[3], *(words(cell) for cell in cells[2:4])))
-        elif part := PART.search(row):
-            parts.append((words(part[1]), []))
-    new = "\n".join(
-        (f'<p class="vaetut-part">{name}</p>\n' if name else "")
-        + f'<ol class="vaetut-cards">\n{"".join(cards)}</ol>'
-        for name, cards in parts
-        if cards
-    )
+            _, _, question, minutes = re.findall(r"<td[^>]*>(.*?)</td>", row, re.S)[:4]
+            cards.append(card(site, part, found[1], found[3], question, words(minutes)))
+        elif heading := PART.search(row):
+            part = words(heading[1])
+    new = f'<ol class="vaetut-cards">\n{"".join(cards)}</ol>'
     (site / PAGE).write_text(old.replace(table[0], new), encoding="utf-8")
-    return sum(len(cards) for _, cards in parts)
+    return len(cards)
 
 
-def card(site: Path, name: str, title: str, question: str, minutes: str) -> str:
-    """One chapter: number, title, question, minutes and picture, all of it a link."""
+def card(site: Path, part: str, name: str, title: str, question: str, minutes: str) -> str:
+    """One chapter: its part, number, title, question (which may hold formulas), minutes and picture, all of it a link.
+
+    The part stands in the card, so that all cards make one grid, whose rows are full.
+    """
     picture = thumbnail(first_picture(ROOT / "book" / f"{name}.ipynb"))
     path = site / PICTURES / f"{name}.webp"
     path.write_bytes(lightest(picture))
@@ -57,8 +56,9 @@ def card(site: Path, name: str, title: str, question: str, minutes: str) -> str:
         f'<li><a class="vaetut-card" href="{name}.html">'
         f'<img class="vaetut-thumbnail" loading="lazy" alt="" src="../{PICTURES.as_posix()}/{name}.webp"'
         f' width="{picture.width}" height="{picture.height}">'
+        f'<span class="vaetut-part">{part}</span>'
         f'<span class="vaetut-card-title">{int(name[:2])} · {words(title)}</span>'
-        f"<span>{question}</span>"
+        f"<span>{re.sub('</?p>', '', question).strip()}</span>"
         f'<span class="vaetut-minutes">{core} minutes {whole}</span></a></li>\n'
     )
 

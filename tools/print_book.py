@@ -9,6 +9,7 @@ PDF.
 
 import html
 import io
+import itertools
 import re
 import shutil
 import sys
@@ -27,13 +28,18 @@ SITE = ROOT / "_build" / "html"
 PDF = ROOT / "_build" / "vaetut.pdf"
 HOST = "http://book.test/"
 PRINTED = "book/print.html"
-SCALE = 0.78  # of a page as the screen shows it: lines of code of 84 letters fit on paper
+SCALE = 0.8  # of a page as the screen shows it: lines of code of 84 letters fit on paper
 BOOK = "Variational auto-encoders, verified"
 FOOT = '<div style="width:100%;text-align:center;font:8px sans-serif"><span class="pageNumber"></span></div>'
 STYLE = """
-  @page { size: A4; margin: 18mm 16mm 20mm; }
-  body { background: none; }
+  @page { size: A4; margin: 18mm 20mm 20mm; }
+  body { background: none; line-height: 1.5; }
+  .bd-content { margin: 0 !important; }
   .bd-content .bd-article-container { max-width: none !important; padding: 0 !important; }
+  .bd-article-container .bd-article { padding: 0 !important; }
+  /* What is open fades in on a screen: the browser would print it half-way, and pale. */
+  *, ::before, ::after { animation: none !important; transition: none !important; }
+  .vaetut-page[id^="book/api/"] { margin-top: 2rem; zoom: 0.88; }
   .bd-content h1 { display: block !important; margin-top: 0; }
   .vaetut-contents a { display: flex; gap: 0.5rem; color: inherit !important; text-decoration: none !important; }
   .vaetut-contents a::before { content: ""; order: 1; flex: 1; border-bottom: 1px dotted #888; margin-bottom: 0.35em; }
@@ -44,12 +50,12 @@ STYLE = """
   .vaetut-unseen { font-size: 1px; line-height: 1px; color: transparent; margin: 0; }
   .vaetut-unseen a { color: transparent !important; text-decoration: none !important; }
 """
-# The same in every chapter, and of no use on paper.
+# Of no use on paper: what is the same in every chapter, what draws a picture, and what tests an answer.
+FOLD = r'<details[^>]*>\s*<summary>\s*<p class="collapsed admonition-title">(?:{})</p>.*?</details>'
 SET_UP = re.compile(
-    r'<div class="cell tag_hide-input docutils container">\s*<details[^>]*>\s*<summary>\s*'
-    r'<p class="collapsed admonition-title">(?:Set-up|Imports)</p>.*?</details>\s*</div>',
-    re.S,
+    rf'<div class="cell tag_hide-input docutils container">\s*{FOLD.format("Set-up|Imports")}\s*</div>', re.S
 )
+FOR_A_KERNEL = re.compile(FOLD.format(r"Code of this (?:figure|explorer)|Check of exercise\s\d+"), re.S)
 
 
 class Heading(NamedTuple):
@@ -106,8 +112,8 @@ def print_book(pages: dict[str, str], target: Path) -> None:
             return PdfReader(io.BytesIO(done))
 
         parts, numbers, total = [], dict[str, int](), 0
-        for name, inside in articles.items():
-            part = printed(printed_page(name, inside, wanted))
+        for names in runs(list(articles)):
+            part = printed("".join(printed_page(name, articles[name], wanted) for name in names))
             numbers |= {anchor: total + number for anchor, number in anchors(part).items()}
             parts.append(part)
             total += len(part.pages)
@@ -118,6 +124,12 @@ def print_book(pages: dict[str, str], target: Path) -> None:
         )
         browser.close()
     put_together(contents, parts, feet, found, numbers).write(target)
+
+
+def runs(names: list[str]) -> list[list[str]]:
+    """The pages in order; each begins on a sheet of its own, but for the short ones of the reference."""
+    groups = itertools.groupby(names, lambda name: "book/api/" if name.startswith("book/api/") else name)
+    return [list(group) for _, group in groups]
 
 
 def serve(route: Route, text: str) -> None:
@@ -229,7 +241,7 @@ def article(name: str, text: str, known: set[str]) -> str:
     inside = text[text.index("<article") :]
     inside = inside[inside.index(">") + 1 : inside.index("</article>")]
     inside = re.sub(r"<(script|mjx-assistive-mml)\b.*?</\1>", "", inside, flags=re.S)
-    inside = SET_UP.sub("", inside)
+    inside = FOR_A_KERNEL.sub("", SET_UP.sub("", inside))
     inside = re.sub(r"<details\b(?![^>]* open)", "<details open", inside).replace(' loading="lazy"', "")
     inside = re.sub(r'\b(id|for|aria-labelledby|aria-describedby)="([^"]+)"', rf'\1="{name}--\2"', inside)
 
@@ -259,7 +271,8 @@ def list_of_contents(found: list[Heading], numbers: dict[str, int]) -> str:
     return (
         f'<body><main class="bd-main"><div class="bd-content"><div class="bd-article-container">'
         f'<nav class="vaetut-contents"><h1>{BOOK}</h1>'
-        f"<p>Each chapter is a notebook that begins with a set-up and with imports; they are left out here.</p>"
+        f"<p>Each chapter is a notebook. Left out here are its set-up and imports, the code of its figures, and the "
+        f"functions that check an answer to an exercise; the notebooks and the pages of the book have them.</p>"
         f"<h2>Contents</h2>{lines}</nav></div></div></main></body></html>"
     )
 

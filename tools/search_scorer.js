@@ -26,6 +26,8 @@ var Scorer = {
 // What is shown of a page is its text: without buttons, contents and code, and with each formula once.
 document.addEventListener("DOMContentLoaded", () => {
   if (typeof Search === "undefined") return;
+  // A page that is opened from a disk cannot read another one.
+  if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
   const aside = "script, style, summary, .headerlink, .cell_input, .vaetut-run, .eqno, mjx-container > mjx-math";
   Search.htmlToText = (html, anchor) => {
     const page = new DOMParser().parseFromString(html, "text/html");

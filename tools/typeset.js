@@ -3,7 +3,8 @@
 // of its fonts as seen from the style sheet.
 //
 // A displayed or long formula is cut into runs, before each relation but the bar of a condition,
-// before each plus or minus, and after a wide space. They stand on one line where there is room; where there is none,
+// before each plus or minus, and after a wide space; what stands between two brackets stays together if it is short,
+// and may be divided after a comma if it is very long. They stand on one line where there is room; where there is none,
 // the style sheet lets a line end between two of them. What stands between wide spaces, a condition for instance, is a
 // clause, which goes to the next line as a whole before it is divided.
 const fs = require("fs");
@@ -13,6 +14,9 @@ const formulas = JSON.parse(fs.readFileSync(0, "utf8"));
 const RELATION = "4", OPERATOR = "3"; // the space that TeX sets before them
 const LONG = 14; // letters left of the sign at which rows are aligned: more leave too little room to its right on a phone
 const LONG_IN_A_LINE = 22; // letters of a formula in the text that is cut too
+const LONG_GROUP = 12; // letters between two brackets: fewer stay together
+const LONG_LIST = 24; // letters between two brackets of which a line may also end after a comma
+const OPEN = /mjx-c(28|5B|7B|27E8)\b/, CLOSE = /mjx-c(29|5D|7D|27E9)\b/, COMMA = /mjx-c(2C|3B)\b/;
 
 function cutIntoRuns(adaptor, parent) {
   const kind = (node) => (node && adaptor.kind(node)) || "";
@@ -26,18 +30,20 @@ function cutIntoRuns(adaptor, parent) {
     return parts.forEach((row) => adaptor.childNodes(row).forEach((cell) => cutIntoRuns(adaptor, cell)));
   }
   const clauses = [[[]]]; // of runs of parts
-  for (const part of parts) {
+  const inside = lettersAround(adaptor, parts);
+  parts.forEach((part, place) => {
     const runs = clauses[clauses.length - 1];
     const last = runs[runs.length - 1];
+    if (inside[place] > LONG_LIST && inside[place] < Infinity && COMMA.test(firstLetter(adaptor, parts[place - 1]))) runs.push([]);
     const space = kind(part) === "mjx-mo" && !isBar(adaptor, part) ? adaptor.getAttribute(part, "space") : "";
-    if ((space === RELATION || space === OPERATOR) && last.some((e) => adaptor.textContent(e) || adaptor.childNodes(e).length)) {
+    if ((space === RELATION || space === OPERATOR) && inside[place] > LONG_GROUP && last.some((e) => adaptor.textContent(e) || adaptor.childNodes(e).length)) {
       const before = last[last.length - 1];
       // "= -a" has two signs in a row, which stay together
       if (!(kind(before) === "mjx-mo" && adaptor.getAttribute(before, "space"))) runs.push([]);
     }
     runs[runs.length - 1].push(part);
     if (wideSpace(adaptor, part)) clauses.push([[]]);
-  }
+  });
   const full = clauses.map((runs) => runs.filter((run) => run.length)).filter((runs) => runs.length);
   if (full.flat().length < 2 && kind(parent) !== "mjx-mtd") return;
   for (const runs of full) {
@@ -50,6 +56,31 @@ function cutIntoRuns(adaptor, parent) {
       run.forEach((part) => adaptor.append(box, adaptor.remove(part) || part));
     }
   }
+}
+
+// For each part, how many letters stand between the innermost brackets around it; without brackets, all that there are.
+function lettersAround(adaptor, parts) {
+  const inside = parts.map(() => Infinity), open = [];
+  parts.forEach((part, place) => {
+    const first = firstLetter(adaptor, part);
+    if (OPEN.test(first) && letters(adaptor, part) === 1) open.push(place);
+    else if (CLOSE.test(first) && open.length) {
+      const from = open.pop() + 1;
+      const sum = parts.slice(from, place).reduce((total, e) => total + letters(adaptor, e), 0);
+      for (let i = from; i < place; i++) inside[i] = Math.min(inside[i], sum);
+    }
+  });
+  return inside;
+}
+
+// The class of the first letter of a part.
+function firstLetter(adaptor, node) {
+  if (adaptor.kind(node) === "mjx-c") return adaptor.getAttribute(node, "class") || "";
+  for (const child of adaptor.kind(node) === "#text" ? [] : adaptor.childNodes(node)) {
+    const found = firstLetter(adaptor, child);
+    if (found) return found;
+  }
+  return "";
 }
 
 function isBar(adaptor, part) {

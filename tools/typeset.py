@@ -100,7 +100,8 @@ def write_fonts(site: Path, css: str) -> None:
             options = subset.Options(notdef_outline=True)
             options.drop_tables += ["FFTM"]  # a date
             chosen = subset.Subsetter(options)
-            chosen.populate(unicodes=used)
+            own = set(font.getBestCmap())
+            chosen.populate(unicodes=used & own or own)  # a font without characters is none to a browser
             chosen.subset(font)
             font.flavor = "woff2"
             font.save(site / FONTS / f"{name}.woff2")

@@ -82,7 +82,7 @@ class VAE(nn.Module):
         activation: of the hidden layers: ``"tanh"`` (as in AEVB), ``"relu"`` or ``"softplus"``.
 
     Raises:
-        TypeError: if a dimension is not an int, or ``hidden_dim`` neither an int nor a tuple or list of them.
+        TypeError: if a dimension is not an int, or ``hidden_dim`` neither an int nor a sequence of them.
         ValueError: if a dimension is less than 1, or a name is unknown.
 
     Example:
@@ -210,7 +210,7 @@ def grid_of_codes(steps: int, like: Tensor) -> Tensor:
 
 def _widths(hidden_dim: int | Sequence[int]) -> tuple[int | tuple[int, ...], tuple[int, ...]]:
     """``hidden_dim`` as the attribute stores it, and the width of each hidden layer."""
-    if isinstance(hidden_dim, tuple | list):
+    if isinstance(hidden_dim, Sequence) and not isinstance(hidden_dim, str | bytes):
         widths = tuple(positive_int(width, f"hidden_dim[{i}]") for i, width in enumerate(hidden_dim))
         return widths, widths
     if isinstance(hidden_dim, bool) or not isinstance(hidden_dim, int | numbers.Integral):

@@ -336,7 +336,7 @@ def test_a_scheduler_inside_of_the_optimizer_is_found(tmp_path):
             ValueError,
             "scheduler must have mode='min'",
         ),
-        ({"state": 3}, TypeError, r"state\['state'\] must have \.state_dict\(\) .* int has no \.state_dict"),
+        ({"state": 3}, TypeError, r"state must have \.state_dict\(\) .* int has no \.state_dict"),
         ({"state": {1: WarmUp()}}, TypeError, "state must have names of type str, got 1"),
         ({"patience": 0}, ValueError, "patience must be at least 1"),
         ({"patience": 2}, ValueError, "patience requires validation data"),

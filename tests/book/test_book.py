@@ -3,6 +3,7 @@
 The second half shows each rule a notebook that breaks it, since a check that cannot fail is worse than none.
 """
 
+import base64
 import copy
 import re
 from collections import Counter
@@ -15,6 +16,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 import book_rules as rules
 import stored_form
 from notebooks import COUNT, count_equations, counts
+from vaetut.teaching.style import WIDTH
+from vaetut.teaching.vector import DPI
 from wrong_versions import count_versions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,6 +140,13 @@ def test_a_released_book_installs_its_release(heading, release):
     assert f"pip install --quiet git+{rules.REPOSITORY}{release}\n" in rules.set_up(release)
 
 
+def test_letters_are_ten_pixels_large_on_a_phone():
+    """As wide as a phone shows a picture: the least letters of the widest ones."""
+    assert rules.LEAST_LETTERS / 72 * 144 * 350 / rules.WIDEST_PICTURE >= 10
+    assert rules.LEAST_LETTERS / 72 * DPI * 350 / rules.WIDEST_EXPLORER >= 10
+    assert rules.WIDEST_EXPLORER == DPI * WIDTH
+
+
 def test_the_good_notebook_is_good():
     assert rules.problems_of(good_notebook()) == []
 
@@ -167,6 +177,12 @@ def put(cell_id, path, value):
         node[last] = value
 
     return change
+
+
+def png(width):
+    """The first bytes of a PNG file of this width."""
+    header = b"\x89PNG\r\n\x1a\n" + bytes([0, 0, 0, 13]) + b"IHDR" + width.to_bytes(4) + bytes(4)
+    return base64.b64encode(header + bytes(9)).decode("ascii")
 
 
 def move_up(cell_id):
@@ -216,6 +232,19 @@ BROKEN = {
     "HTML picture without alt": (
         put("fig-line", "outputs.0.data", {"text/html": '<img src="x"><input>', "text/plain": "x"}),
         "a picture in HTML without a real alt text",
+    ),
+    "small letters": (edit("fig-line", "line()", "line(fontsize=9)"), "letters of 9 pt"),
+    "small letters in a style": (
+        edit("fig-line", "line()", 'line({"fontsize": 10.5})'),
+        "letters of 10.5 pt",
+    ),
+    "a wide picture": (
+        put("fig-line", "outputs.0.data", {"image/png": png(938), "text/plain": "x"}),
+        "a picture 938 pixels wide, more than",
+    ),
+    "a wide explorer": (
+        put("fig-line", "outputs.0.data", {"text/html": f'<img alt="{"a" * 30}" width="640">'}),
+        "an explorer 640 pixels wide, more than 500",
     ),
     "nothing to look at": (put("fig-line", "outputs", []), "neither a figure nor an explorer"),
     "two titles": (edit("a-step", "## A step", "# 3 · A step"), "the one title"),

@@ -69,26 +69,74 @@ def table(*rows):
 
 def test_a_wide_table_says_at_each_cell_what_it_is():
     made = access.accessible(table(("name", "what it says", "and why"), ("a", "long " * 6, "words " * 6)))
-    assert re.findall(r'data-heading="([^"]*)"', made) == ["name", "what it says", "and why"]
+    assert re.findall(r'<span class="vaetut-heading">([^<]*)</span>', made) == [
+        "name: ",
+        "what it says: ",
+        "and why: ",
+    ]
     assert '<table class="table vaetut-rows">' in made
     narrow = table(("a", "b", "c"), ("1", "2", "3"))
     assert access.accessible(narrow) == narrow
 
 
+def test_a_heading_at_a_cell_keeps_its_formula_and_its_question_mark():
+    formula = r'<span class="math notranslate nohighlight">\(q_\phi\)</span>'
+    head = ("figure", f"asks of {formula}", "can we?")
+    made = access.accessible(table(head, ("2", "long " * 6, "words " * 6), ("4, 5", "", "yes")))
+    assert made.count('<span class="vaetut-heading vaetut-title">figure </span><p>') == 2, (
+        "2 is no title by itself"
+    )
+    assert f'<span class="vaetut-heading">asks of {formula}: </span><p>long' in made
+    assert made.count("can we? </span><p>") == 2
+    assert "<td><p></p></td>" in made, "an empty cell needs no heading"
+
+
+def test_colors_do_not_wait_for_scripts():
+    theme = 'document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";'
+    made = access.accessible(f'<html lang="en" data-theme="auto"><script>{theme}</script>')
+    assert made.startswith('<html lang="en" data-theme="light">') and "matchMedia" in made
+    assert '"theme"' not in made
+
+
+def test_a_title_may_be_divided_after_a_dot():
+    made = access.accessible('<h1>what torch.distributions lacks<a href="a.html#b">#</a></h1><p>a.b</p>')
+    assert "torch.<wbr>distributions" in made and 'href="a.html#b"' in made and "<p>a.b</p>" in made
+
+
+def test_a_number_stays_with_its_word():
+    made = access.accessible(
+        '<p>In chapter 2, <a href="#a">chapter 3</a>, eq. <a href="#b">(2.1)</a> and chapter one</p>'
+    )
+    kept = "\N{NO-BREAK SPACE}"
+    assert f"chapter{kept}2, " in made and f">chapter{kept}3<" in made and "chapter one" in made
+    assert f'eq.{kept}<a href="#b">(2.1)' in made
+
+
 def test_a_long_formula_is_cut_where_a_line_may_end():
-    (plain, signs, lines, condition, short), _ = typeset.run(
+    (plain, signs, lines, condition, short, group, listed), _ = typeset.run(
         [
             (r"\log p(x) = a + \frac{b + c}{d} \ge -e, \qquad x \sim q", True),
             (r"a = -b", True),
             (r"\begin{aligned} a &= b + c \\ \Pr[k \text{ has the largest } z] &= d \end{aligned}", True),
             (r"\log p(\mathbf x \mid \mathbf z)", True),
             (r"a + b = c", False),
+            (r"a = \bigl[x \log\pi + (1 - x) \log(1 - \pi)\bigr] + (a + b)^2", True),
+            (
+                r"p = \mathcal N\bigl(\mathbf z; (W^\top W + s^2 I)^{-1} W^\top (\mathbf x - b), s^2 (I + A)\bigr)",
+                True,
+            ),
         ]
     )
     assert plain.count("<mjx-run>") == 6, "log p(x), = a, + fraction, >= -e, x, ~ q"
     assert signs.count("<mjx-run>") == 2, "a minus after = begins no line"
     assert lines.count("<mjx-run>") >= 5 and 'class="vaetut-flow"' in lines
     assert "<mjx-run>" not in short + condition
+    assert group.count("<mjx-run>") == 4, (
+        "a, = [x log, + (1 - x) log(1 - pi)], + (a + b)^2: short brackets stay whole"
+    )
+    assert listed.count("<mjx-run>") == 4, (
+        "p, = N(z;, ... (x - b),, s^2 (I + A)): a long list may end a line after a comma"
+    )
 
 
 def test_pictures_have_their_size(tmp_path):
@@ -136,6 +184,30 @@ def test_the_printed_page_has_all_articles_and_links_inside():
     assert [heading.anchor for heading in found] == [f"{name}--top" for name in names]
     listed = print_book.list_of_contents(found, {"book/02-a--top": 17})
     assert "<span>A</span><span>17</span></a>" in listed
+
+
+def test_the_printed_book_leaves_out_what_needs_a_kernel():
+    def fold(name, code):
+        summary = f'<summary>\n<p class="collapsed admonition-title">{name}</p>\n</summary>'
+        inside = f'<details class="hide">\n{summary}{code}</details>\n'
+        return f'<div class="cell tag_hide-input docutils container">\n{inside}</div>'
+
+    names = (
+        "Set-up",
+        "Imports",
+        "Code of this figure",
+        "Check of exercise\N{NO-BREAK SPACE}12",
+        "Check",
+        "Solution",
+    )
+    text = "".join(fold(name, f"<pre>code {i}</pre>") for i, name in enumerate(names))
+    made = print_book.article("a", f"<article>{text}</article>", {"a"})
+    assert re.findall(r"code \d", made) == ["code 4", "code 5"]
+
+
+def test_short_pages_of_the_reference_share_sheets():
+    names = ["book/a", "book/api", "book/api/b", "book/api/c", "book/d"]
+    assert print_book.runs(names) == [["book/a"], ["book/api"], ["book/api/b", "book/api/c"], ["book/d"]]
 
 
 def sheets(number):
@@ -239,6 +311,8 @@ def test_what_a_check_prints_ends_between_its_parts():
 
 
 def test_short_code_is_not_divided():
-    short, long = "-bound.mean()", "vaetut.experiments.full_vb.run"
+    short, long = "-bound.mean()", "torch.cross_entropy(input,target)"
     made = access.accessible(f'<span class="pre">{short}</span><span class="pre">{long}</span>')
-    assert f'<span class="pre vaetut-together">{short}<' in made and f'<span class="pre">{long}<' in made
+    assert f'<span class="pre vaetut-together">{short}<' in made
+    divided = "torch.<wbr>cross_<wbr>entropy(<wbr>input,<wbr>target)"
+    assert f'<span class="pre">{divided}</span>' in made, "a long one ends a line between its words"

@@ -94,7 +94,25 @@ def test_pictures_follow_the_scheme(visit):
     visit.page.wait_for_function("[undefined, 'dark'].includes(document.documentElement.dataset.theme)")
     white = "getComputedStyle(e).backgroundColor === 'rgb(255, 255, 255)'"
     assert seen(visit, "article img", white) == []
+    paper = "getComputedStyle(e).filter === 'none'"  # what a script draws is dark on white, too
+    assert seen(visit, "article canvas", paper) == []
     visit.page.emulate_media(color_scheme="light")
+
+
+def test_letters_of_figures_are_large_on_a_phone(visit):
+    """The least that a figure may have, letters of 11 pt, are shown 10 pixels large."""
+    at(visit, 390)
+    drawn = "11 / 72 * (e.closest('.vaetut-explorer') ? 100 : 144)"  # pixels, in a picture as wide as it says
+    small = f"{drawn} * e.getBoundingClientRect().width / e.getAttribute('width') < 10"
+    assert seen(visit, "article :is(.cell_output, .vaetut-explorer) img", small) == []
+
+
+def test_a_diff_colors_both_kinds_of_lines(visit):
+    """What is taken out and what takes its place, in both schemes; axe-core looks at their contrast."""
+    for scheme in ("dark", "light"):
+        at(visit, 1440).page.emulate_media(color_scheme=scheme)
+        plain = "getComputedStyle(e).color === getComputedStyle(e.closest('pre')).color"
+        assert seen(visit, ".highlight-diff :is(.gd, .gi)", plain) == []
 
 
 def test_what_scrolls_shows_it(visit):
@@ -102,6 +120,26 @@ def test_what_scrolls_shows_it(visit):
     at(visit, 390)
     scrolls = "e.scrollWidth > e.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(e).overflowX)"
     assert seen(visit, "article *", f"{scrolls} && getComputedStyle(e).backgroundImage === 'none'") == []
+
+
+def test_only_the_page_scrolls_down(visit):
+    """A box that is a pixel too low would take the finger that scrolls the page."""
+    for width in (1440, 390):
+        scrolls = "e.scrollHeight > e.clientHeight && /auto|scroll/.test(getComputedStyle(e).overflowY)"
+        assert seen(at(visit, width), "article *", scrolls) == [], width
+
+
+def test_no_word_of_a_table_is_torn_apart(visit):
+    """On a phone, a column is as wide as its longest word; only code is divided anywhere."""
+    lines = """(text => [...text.matchAll(/[\\p{L}\\d]+/gu)].some(word => {
+        const range = document.createRange();
+        const node = e.firstChild;
+        range.setStart(node, word.index);
+        range.setEnd(node, word.index + word[0].length);
+        return new Set([...range.getClientRects()].map(r => Math.round(r.top))).size > 1;
+    }))(e.firstChild.data)"""
+    words = "article td :is(a, p, span, em, strong):not(code *, mjx-container *, .math *)"
+    assert seen(at(visit, 390), words, f"e.firstChild?.nodeType === 3 && {lines}") == []
 
 
 def test_a_table_with_long_cells_is_a_list_on_a_phone(visit):
@@ -149,8 +187,12 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
     (tmp_path / "page.html").write_text(
         "<html><div class=bd-sidebar-primary style='width: 40px'><p class=bd-links><a>Reparameterization</a></p></div>"
         "<main><article><img style='width: 2000px; margin-top: 950px; background: white' src=data:,>"
+        "<div class=cell_output><img width=938 height=400 style='width: 350px' src=data:,></div>"
+        "<div class=highlight-diff><pre><span class=gi>+ a</span></pre></div>"
         "<mjx-container display=true style='display: block; width: 100px; overflow: auto'>"
         "<p tabindex=0 style='width: 900px'>a</p></mjx-container><table class='vaetut-rows'><td>a</table>"
+        "<table><td style='width: 20px'><p style='width: 20px; overflow-wrap: anywhere'>Reparameterization</p></table>"
+        "<div style='overflow: auto; height: 9px'><p style='height: 20px'>a</p></div>"
         "<details><summary aria-label='Toggle'>Check</summary><p>a</p></details><h2 style='margin-top: 900px'>a</h2>"
         "</article></main></html>"
     )
@@ -160,7 +202,11 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
         partial(test_nothing_is_wider_than_the_screen_and_no_formula_is_cut, scheme="dark"),
         test_no_title_of_the_contents_touches_the_border,
         test_pictures_follow_the_scheme,
+        test_letters_of_figures_are_large_on_a_phone,
+        test_a_diff_colors_both_kinds_of_lines,
         test_what_scrolls_shows_it,
+        test_only_the_page_scrolls_down,
+        test_no_word_of_a_table_is_torn_apart,
         test_a_table_with_long_cells_is_a_list_on_a_phone,
         test_everyone_can_read_it,
         test_folds_have_names_and_formulas_are_no_tab_stops,

@@ -248,6 +248,34 @@ def test_a_page_that_is_wrong_is_refused(browser, tmp_path, monkeypatch):
     wrong.context.close()
 
 
+def test_a_page_from_a_disk_has_nothing_to_complain_about(browser):
+    """Neither errors nor warnings; the search finds pages, though it cannot show their text."""
+    page, said = browser.new_page(), []
+    page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    for name in ("book/index.html", "book/05-sgvb.html", "book/api/exact.html"):
+        page.goto((SITE / name).as_uri())
+        page.evaluate("document.fonts.ready")
+    page.goto(f"{(SITE / 'search.html').as_uri()}?q=gumbel")
+    page.locator("#search-results li").first.wait_for()
+    page.close()
+    assert said == []
+
+
+def test_without_scripts_a_page_has_its_colors(browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((SITE / "book" / "index.html").as_uri())
+    link, button = (
+        page.locator(selector).first.evaluate(
+            "e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]"
+        )
+        for selector in ("article p a[href*=variational-lower-bound]", ".vaetut-buttons a")
+    )
+    context.close()
+    assert link[0] != "rgb(0, 0, 0)" and button == ["rgb(255, 255, 255)", "rgb(15, 93, 196)"]
+
+
 def test_an_explorer_also_loads_from_a_disk(browser):
     """The pages are opened as files: no server, no fetch."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})

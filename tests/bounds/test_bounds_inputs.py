@@ -185,7 +185,8 @@ def test_mistakes_in_a_model_of_ones_own(bound, what):
 def test_neither_q_nor_the_prior_wrapped():
     model = wrong(prior=Normal(torch.zeros(2), torch.ones(2)))
     with pytest.raises(
-        ValueError, match=r"batch_shape \(3,\), got \(3, 2\); wrap q and model.prior as Independent"
+        ValueError,
+        match=r"batch_shape \(3,\), got \(3, 2\) for x of shape \(3, 4\); wrap q and model.prior as Independent",
     ):
         sgvb_b(model, Normal(torch.zeros(3, 2), 1.0), X)
 

@@ -64,7 +64,8 @@ def test_color(tmp_path):
 def test_images_are_brought_to_a_size(tmp_path):
     folder_of(tmp_path, [np.full((10, 20), 200), np.full((30, 8), 100), np.full((5, 5), 50)])
     with pytest.raises(
-        ValueError, match=r"001.png has 30 x 8 pixels and .*000.png 10 x 20: give --image-size"
+        ValueError,
+        match=r"001.png has 30 x 8 pixels and .*000.png 10 x 20: give image_size \(--image-size\) to",
     ):
         read(tmp_path)
     data = read(tmp_path, image_size=(6, 4), test_share=0.4)
@@ -187,7 +188,8 @@ def test_rows_that_are_images(tmp_path):
     assert read(tmp_path / "a.npy", image_size=(4, 3)).image_shape == (4, 3)
     assert read(tmp_path / "a.npy", image_size=(2, 2)).image_shape == (3, 2, 2)
     with pytest.raises(
-        ValueError, match=r"--image-size 5 x 5 does not fit .*a.npy, whose rows have 12 numbers"
+        ValueError,
+        match=r"image_size \(--image-size\) 5 x 5 does not fit .*a.npy, whose rows have 12 numbers",
     ):
         read(tmp_path / "a.npy", image_size=(5, 5))
 
@@ -215,7 +217,7 @@ def test_csv(tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", "1,2\n3,x\n", "a.csv, line 2, column 2 must be a number, got 'x'"),
-        ("a.csv", "u,v\n1,2\n3\n", "a.csv, line 3 must have 2 columns, as the first line, got 1"),
+        ("a.csv", "u,v\n1,2\n3\n", "a.csv, line 3 must have 2 columns, like the first line, got 1"),
         ("a.csv", "u,v\n", "has a line of names but no numbers"),
         ("a.csv", "", "is empty"),
         ("a.csv", "1,2\n3,nan\n4,5\n", r"a.csv must hold finite numbers, row 1 \(counted from 0\) has NaN"),

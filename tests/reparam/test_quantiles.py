@@ -223,14 +223,14 @@ def test_von_mises(loc, concentration):
     levels = torch.tensor([1e-7, 1e-3, 0.3, 0.5, 0.9, 0.9999, 1 - 1e-7], dtype=torch.float64)
     z = reparameterize(q, "implicit").g(levels)
     with mp.workdps(25):
-        k, centre = mp.mpf(concentration), mp.mpf(loc)
+        k, center = mp.mpf(concentration), mp.mpf(loc)
         norm = 2 * mp.pi * mp.besseli(0, k) * mp.exp(-k)
 
         def mass(a, b):
             inner = [
-                x for x in (centre - 1 / mp.sqrt(k + 1), centre, centre + 1 / mp.sqrt(k + 1)) if a < x < b
+                x for x in (center - 1 / mp.sqrt(k + 1), center, center + 1 / mp.sqrt(k + 1)) if a < x < b
             ]
-            return mp.quad(lambda t: mp.exp(k * (mp.cos(t - centre) - 1)), [a, *inner, b]) / norm
+            return mp.quad(lambda t: mp.exp(k * (mp.cos(t - center) - 1)), [a, *inner, b]) / norm
 
         for level, x in zip(levels.tolist(), z.tolist(), strict=True):
             below = level < 0.5

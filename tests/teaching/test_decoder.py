@@ -207,7 +207,7 @@ def test_the_output_is_the_same_every_time_and_has_a_picture_for_other_viewers()
     one, two = (explore_decoder(network(), (3, 4), ALT, tiles=2) for _ in "ab")
     bundle, metadata = one._repr_mimebundle_()
     assert one._repr_html_() == two._repr_html_() == bundle["text/html"]
-    assert bundle["image/png"].startswith(b"\x89PNG") and metadata["image/png"]["width"] == 640
+    assert bundle["image/png"].startswith(b"\x89PNG") and metadata["image/png"]["width"] == 500
     assert repr(one) == bundle["text/plain"] == "DecoderExplorer(3 x 4 pixels, 3 layers)"
     assert not re.search(r"\s(id|onclick)=\"", bundle["text/html"])
 

@@ -67,7 +67,7 @@ def test_frames_follow_the_product_of_the_axes(explorer):
     assert len(explorer.frames) == 6
     for frame in explorer.frames:
         root = ElementTree.fromstring(frame)
-        assert (root.get("width"), root.get("height"), root.get("viewBox")) == ("640", "150", "0 0 6400 1500")
+        assert (root.get("width"), root.get("height"), root.get("viewBox")) == ("500", "150", "0 0 5000 1500")
     # the line of each: where it begins, and how far it rises (downwards is positive)
     starts, rises = zip(
         *[(outlines(frame)[0][1], outlines(frame)[0][3]) for frame in explorer.frames], strict=True
@@ -225,10 +225,10 @@ def test_the_bundle_holds_a_picture_for_viewers_without_scripts(explorer):
     bundle, metadata = explorer._repr_mimebundle_()
     assert bundle["text/html"] == explorer._repr_html_() and bundle["text/plain"] == repr(explorer)
     shown = Image.open(io.BytesIO(bundle["image/png"]))
-    assert (shown.format, shown.size) == ("PNG", (1280, 300))
+    assert (shown.format, shown.size) == ("PNG", (1000, 300))
     begin = picture(still(fix(line(-1.0, 0.5), None)))
     assert abs(picture(bundle["image/png"]) - begin).mean() < 3  # where the sliders begin
-    assert metadata == {"image/png": {"width": 640, "height": 150}}
+    assert metadata == {"image/png": {"width": 500, "height": 150}}
 
 
 def test_draw_gets_python_values():
@@ -620,7 +620,7 @@ def test_it_fits_a_phone_and_a_thumb(page):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert all(slider.bounding_box()["height"] >= 44 for slider in page.locator("input").all())
     image = page.locator("#one img").bounding_box()
-    assert image["height"] == pytest.approx(image["width"] * 150 / 640, abs=1)
+    assert image["height"] == pytest.approx(image["width"] * 150 / 500, abs=1)
     assert page.locator(".vaetut-static").count() == 0  # the notice for pages without scripts is gone
 
 

@@ -138,15 +138,16 @@ def test_use_style_changes_settings_and_style_puts_them_back():
 
 def test_text_is_legible_on_a_phone():
     with plots.style():
-        for key in ("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize"):
-            points = matplotlib.rcParams[key]
-            assert points / 72 * (358 / 6.4) >= 8.5  # pixels, where 6.4 in are shrunk to 358
+        sizes = "font.size axes.labelsize axes.titlesize xtick.labelsize ytick.labelsize legend.fontsize"
+        shrunk = 350 / (matplotlib.rcParams["figure.figsize"][0] + 0.2)  # pixels per inch, margins included
+        for key in sizes.split():
+            assert matplotlib.rcParams[key] / 72 * shrunk >= 10
 
 
 def test_subplots_are_not_shown_by_pyplot():
     figure, axes = plots.subplots(2, 3, height=5, sharex=True)
     assert axes.shape == (2, 3)
-    assert figure.get_size_inches().tolist() == [6.4, 5]
+    assert figure.get_size_inches().tolist() == [5, 5]
     assert plt.get_fignums() == []
     assert plots.subplots(figsize=(3, 2))[0].get_size_inches().tolist() == [3, 2]
 

@@ -138,8 +138,9 @@ def train(
     Global variables and random numbers of NumPy and Python are not detected; a step must not depend on them.
 
     **Modes.** The model is in training mode while it is trained, and in evaluation mode while a bound is only
-    evaluated, as before the first step. A part of it that is in evaluation mode while the model itself is in training
-    mode stays so (a pretrained layer with batch normalization). At the end each part has the mode that it had before.
+    evaluated: for the validation data, and once before the first step. A part of it that is in evaluation mode while
+    the model itself is in training mode stays so (a pretrained layer with batch normalization). At the end each part
+    has the mode that it had before.
 
     Args:
         model: a `vaetut.VAE`, or any module with ``.encode(x)`` returning q(z|x), ``.prior`` and

@@ -217,12 +217,12 @@ def _image_shape(path: Path, shape: tuple[int, ...], image_size: tuple[int, int]
     height, width = image_size
     if len(found) > 1 and found[-2:] != image_size:
         raise ValueError(
-            f"--image-size is {height} x {width}, but {path} holds images of {found[-2]} x {found[-1]}; only "
-            "images of a folder can be resized"
+            f"image_size (--image-size) is {height} x {width}, but {path} holds images of {found[-2]} x {found[-1]}; "
+            "only images of a folder can be resized"
         )
     if len(found) == 1 and found[0] not in (height * width, 3 * height * width):
         raise ValueError(
-            f"--image-size {height} x {width} does not fit {path}, whose rows have {found[0]} numbers"
+            f"image_size (--image-size) {height} x {width} does not fit {path}, whose rows have {found[0]} numbers"
         )
     if len(found) == 1:
         return image_size if found[0] == height * width else (3, height, width)

@@ -42,7 +42,7 @@ def read_folder(folder: Path, image_size: tuple[int, int] | None) -> Table:
         if other is not None:
             raise ValueError(
                 f"{other} has {sizes[other][0]} x {sizes[other][1]} pixels and {paths[0]} {size[0]} x {size[1]}: "
-                "give --image-size, to resize all of them"
+                "give image_size (--image-size) to resize all of them"
             )
     sixteen = any(mode.startswith("I") for mode in modes) and not color
     x = np.empty((len(paths), *size, *([3] if color else [])), np.float32 if sixteen else np.uint8)

@@ -155,7 +155,7 @@ def _columns(path: Path, lines: list[tuple[int, list[str]]]) -> dict[str, Array]
     for number, cells in lines[is_named:]:
         if len(cells) != width:
             raise ValueError(
-                f"{path}, line {number} must have {width} columns, as the first line, got {len(cells)}"
+                f"{path}, line {number} must have {width} columns, like the first line, got {len(cells)}"
             )
         for column, cell in enumerate(cells):
             if column != label and not _is_number(cell):

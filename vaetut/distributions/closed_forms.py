@@ -4,7 +4,7 @@
 of the entropy of a gamma variable with a concentration of 1e6 are of the order of 1e7 and their sum is 8.3, of which
 float32 keeps no digit. Such forms are computed in float64. For concentrations above a million that loses digits too:
 there the forms of positive variables are computed from moments without such terms (`vaetut.distributions._moments`),
-and those of the beta and the Dirichlet distribution from Stirling's remainders, which takes ten times as long.
+and those of the beta and the Dirichlet distribution from Stirling's remainders. Both take several times as long.
 """
 
 import math

@@ -130,20 +130,21 @@ def support_moves(q: Distribution) -> bool:
     while isinstance(q, Independent | MixtureSameFamily):
         q = q.base_dist if isinstance(q, Independent) else q.component_distribution
     with torch.enable_grad():
-        ends = support_ends(q)
-        tensors = [tensor for tensor in tensors_of(q) if tensor.requires_grad]
-        for end in ends if tensors else ():
-            end = torch.where(end.isfinite(), end, 0.0)
-            if not end.requires_grad:
-                continue
-            # Different weights for all entries, so that the derivatives in a common parameter do not cancel in the sum.
-            weights = torch.arange(1.0, end.numel() + 1, dtype=end.dtype, device=end.device).sqrt()
-            slopes = torch.autograd.grad(
-                end, tensors, weights.reshape(end.shape), retain_graph=True, allow_unused=True
-            )
-            if any(slope is not None and bool((slope != 0).any()) for slope in slopes):
-                return True
-    return False
+        return any(end_moves(end, q) for end in support_ends(q))
+
+
+def end_moves(end: Tensor, q: Distribution) -> bool:
+    """Whether an end of the support of q has a derivative in one of its parameters that is not 0."""
+    tensors = [tensor for tensor in tensors_of(q) if tensor.requires_grad]
+    end = torch.where(end.isfinite(), end, 0.0)
+    if not tensors or not end.requires_grad:
+        return False
+    # Different weights for all entries, so that the derivatives in a common parameter do not cancel in their sum.
+    weights = torch.arange(1.0, end.numel() + 1, dtype=end.dtype, device=end.device).sqrt()
+    slopes = torch.autograd.grad(
+        end, tensors, weights.reshape(end.shape), retain_graph=True, allow_unused=True
+    )
+    return any(slope is not None and bool((slope != 0).any()) for slope in slopes)
 
 
 def by_coordinate(transform: Transform) -> Transform:

@@ -39,7 +39,7 @@ def curves(made: dict[str, Any], panel: str, ylabel: str, *, low: float | None =
     wide = bool(reached) and max(reached) > 30 * min(reached)  # ticks at powers of ten are enough
     with style():
         figure, grid = subplots(
-            rows, columns, height=0.9 + 2.1 * rows, sharex=True, sharey=True, squeeze=False
+            rows, columns, height=1.4 + 1.8 * rows, sharex=True, sharey=True, squeeze=False
         )
         axes = list(grid.flat)
         for ax, value in zip(axes, values, strict=False):
@@ -66,7 +66,8 @@ def curves(made: dict[str, Any], panel: str, ylabel: str, *, low: float | None =
         handles = [axes[0].plot([], [], color=_COLORS[method], label=method)[0] for method in methods]
         for part, line in (("test", "-"), ("train", "--")):
             handles += axes[0].plot([], [], line, color=COLORS["muted"], label=part)
-        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), columnspacing=1.2)
+        in_a_row = 4 if len(handles) == 4 else 3  # as many as there is room for
+        figure.legend(handles=handles, loc="outside upper left", ncols=in_a_row, columnspacing=1.2)
         figure.supxlabel("training samples evaluated", fontsize=12)
         figure.supylabel(ylabel, fontsize=12)
     return figure

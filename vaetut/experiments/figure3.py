@@ -79,10 +79,8 @@ def run(data: str = "mnist", *, latent_dim: int = 3, **settings: Any) -> dict[st
 
 def curves(settings: Settings) -> list[Curve]:
     """The curves of `run`, continued from the state folder if it has them."""
-    images, (latent_dim,) = load(settings.data), settings.latent_dims
-    x = fixed_binarization(images.train[: max(settings.train_sizes)], settings.seed)
-    seen = x[: settings.evaluated]
-    unseen = fixed_binarization(images.test[: settings.evaluated], settings.seed + 1)
+    x, seen, unseen = _images(settings)
+    (latent_dim,) = settings.latent_dims
 
     def curve(method: str, train_size: int) -> Curve:
         kept: dict[str, Any] = {"method": method, "train_size": train_size, "latent_dim": latent_dim}
@@ -133,10 +131,8 @@ def run_rates(data: str = "mnist", *, latent_dim: int = 3, **settings: Any) -> d
 
 def curves_of_rates(settings: Settings) -> list[Curve]:
     """The curves of `run_rates`, continued from the state folder if it has them."""
-    images, (latent_dim,) = load(settings.data), settings.latent_dims
-    x = fixed_binarization(images.train[: max(settings.train_sizes)], settings.seed)
-    seen = x[: settings.evaluated]
-    unseen = fixed_binarization(images.test[: settings.evaluated], settings.seed + 1)
+    x, seen, unseen = _images(settings)
+    (latent_dim,) = settings.latent_dims
 
     def curve(train_size: int, rate: float) -> Curve:
         kept: dict[str, Any] = {"method": "MCEM", "train_size": train_size, "latent_dim": latent_dim}
@@ -160,6 +156,14 @@ def shared_of_rates(settings: Settings) -> dict[str, Any]:
 
 RATES = Experiment("figure3-rates", curves_of_rates, shared_of_rates, POINTS_PER_DECADE)
 RATES_DEFAULTS = replace(DEFAULTS, train_sizes=(50_000,), methods=("MCEM",))
+
+
+def _images(settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+    """Black-and-white images: of the largest training set, and those on which a point is evaluated, seen and not."""
+    images = load(settings.data)
+    x = fixed_binarization(images.train[: max(settings.train_sizes)], settings.seed)
+    unseen = fixed_binarization(images.test[: settings.evaluated], settings.seed + 1)
+    return x, x[: settings.evaluated], unseen
 
 
 def _begin(

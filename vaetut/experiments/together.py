@@ -106,7 +106,7 @@ def _point(
         numbers = {"samples": models.samples, **evaluate(models.model(k))}
         if not all(map(math.isfinite, numbers.values())):
             raise FloatingPointError(
-                f"{kind} is not finite after {models.samples} samples; "
+                f"{_described(kind)}: the objective is not finite after {models.samples} samples; "
                 f"the learning rate, {notes[k]['learning_rate']:g}, may be too large"
             )
         point.append(numbers | times)
@@ -127,10 +127,17 @@ def _pick(
         }
         usable = {rate: value for rate, value in found.items() if math.isfinite(value)}
         if not usable:
-            raise FloatingPointError(f"{kind} diverged with every learning rate of {LEARNING_RATES}")
+            rates = ", ".join(map(str, LEARNING_RATES))
+            raise FloatingPointError(
+                f"{_described(kind)}: training diverged with every learning rate, {rates}"
+            )
         trials = {f"{rate:g}": round(value, 2) if rate in usable else None for rate, value in found.items()}
         notes.append({"learning_rate": max(usable, key=lambda rate: usable[rate]), "trials": trials})
     return notes
+
+
+def _described(kind: tuple[str, int]) -> str:
+    return f"{kind[0]} with {kind[1]} latent variables"
 
 
 def _name(device: torch.device) -> str:

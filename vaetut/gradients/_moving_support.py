@@ -27,7 +27,13 @@ from torch.distributions import (
 from vaetut._support.validate import has_no_values, name_of, values_are_checked
 from vaetut.distributions import Elliptical
 from vaetut.distributions.copies import tensors_of, with_tensors
-from vaetut.distributions.support import by_coordinate, is_discrete, is_transformed, support_ends
+from vaetut.distributions.support import (
+    by_coordinate,
+    end_moves,
+    is_discrete,
+    is_transformed,
+    support_ends,
+)
 
 _LEAST_POWER = 0.02  # a density whose power law at an end has a smaller exponent is taken to jump there
 
@@ -104,7 +110,7 @@ def _boundary_moves(q: Elliptical) -> bool:
         bounds = [
             (end, inward)
             for end, inward in zip(ends, (1, -1), strict=True)
-            if bool((end.isfinite() & (end != 0)).any()) and (moving or _depends(end, q.radial))
+            if bool((end.isfinite() & (end != 0)).any()) and (moving or end_moves(end, q.radial))
         ]
         return not all(_vanishes(q.radial, end, inward) for end, inward in bounds)
     except (NotImplementedError, ValueError):
@@ -136,24 +142,12 @@ def _vanishes_where_it_moves(q: Distribution) -> bool:
     if torch.compiler.is_compiling():
         return is_transformed(q)
     try:
-        moving = [(end, sign) for end, sign in zip(ends, (1, -1), strict=True) if _depends(end, q)]
+        moving = [(end, sign) for end, sign in zip(ends, (1, -1), strict=True) if end_moves(end, q)]
         return all(_vanishes(q, end, inward) for end, inward in moving)
     except RuntimeError as error:
         if has_no_values(error):
             return is_transformed(q)
         raise
-
-
-def _depends(end: Tensor, q: Distribution) -> bool:
-    """Whether ``end`` has a derivative in a parameter that is not 0 (an end at 0 times a scale has none)."""
-    if not end.requires_grad:
-        return False
-    end = torch.where(end.isfinite(), end, 0.0)
-    tensors = [tensor for tensor in tensors_of(q) if tensor.requires_grad]
-    # Different weights for all entries, so that the derivatives in a common parameter do not cancel in their sum.
-    weights = torch.arange(1.0, end.numel() + 1, dtype=end.dtype, device=end.device).sqrt()
-    slopes = torch.autograd.grad(end, tensors, weights.view(end.shape), retain_graph=True, allow_unused=True)
-    return any(slope is not None and bool((slope != 0).any()) for slope in slopes)
 
 
 @torch.no_grad()

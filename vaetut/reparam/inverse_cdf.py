@@ -198,7 +198,7 @@ def _exponential(u: Tensor) -> Tensor:
 
 def _nearer_tail(u: Tensor) -> Tensor:
     """The probability of the tail that u lies in, min(u, 1 − u)."""
-    return torch.minimum(u, u.neg() + 1)  # faster than 1 - u, whose dispatch takes torch twice as long
+    return torch.minimum(u, 1 - u)
 
 
 def _odd(size: Tensor, u: Tensor) -> Tensor:

@@ -54,8 +54,9 @@ class DecoderExplorer:
     def _repr_mimebundle_(
         self, include: Any = None, exclude: Any = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
+        width, height = self.drawings.size
         bundle = {"text/html": self._repr_html_(), "image/png": self.still, "text/plain": repr(self)}
-        return bundle, {"image/png": {"width": 640, "height": 320}}
+        return bundle, {"image/png": {"width": width, "height": height}}
 
     def _repr_html_(self) -> str:
         shown = [f"{value:.2f}".replace("-", "\u2212") for value in self.start]
@@ -187,7 +188,7 @@ def _figure(
     start: tuple[float, float],
 ) -> Figure:
     """What is seen where no script runs."""
-    figure, (left, right) = subplots(columns=2, height=3.2)
+    figure, (left, right) = subplots(columns=2, height=2.7)
     example = next(decoder.parameters())
     with torch.no_grad():
         image = decoder(torch.tensor(start).to(example)).sigmoid().reshape(shape).cpu()

@@ -8,6 +8,7 @@ from typing import Any
 
 from vaetut.teaching.axes import alt_text, write_values
 from vaetut.teaching.frames import Places, draw_figure, fix
+from vaetut.teaching.style import WIDTH
 from vaetut.teaching.vector import DPI, Sheet
 
 _FINER = 10  # steps of a slider between two of the explorer's values
@@ -43,7 +44,7 @@ def live(
     for control in controls.values():
         control.observe(show, names="value")
     show()
-    return widgets.VBox([picture, *controls.values()], layout={"max_width": f"{6.4 * DPI:.0f}px"})
+    return widgets.VBox([picture, *controls.values()], layout={"max_width": f"{WIDTH * DPI:.0f}px"})
 
 
 def _control(

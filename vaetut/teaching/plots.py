@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from vaetut._support.validate import positive_int
-from vaetut.teaching.style import COLORS, PALE, style, subplots, use_style
+from vaetut.teaching.style import COLORS, PALE, WIDTH, style, subplots, use_style
 
 __all__ = [
     "COLORS",
@@ -260,7 +260,7 @@ def image_grid(
     cells[: len(pictures), :height, :width] = pictures
     table = cells.reshape(count, columns, height + 1, width + 1, channels).swapaxes(1, 2)
     table = table.reshape(count * (height + 1), -1, channels)[:-1, :-1]
-    tile = min(6.4 / columns, 1.1)
+    tile = min(WIDTH / columns, 1.1)
     with style():
         ax = _axes(ax, height=max(0.5, tile * count * height / width))
         ax.imshow(table[..., 0] if channels == 1 else table, cmap="gray_r", vmin=0, vmax=1)

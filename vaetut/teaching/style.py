@@ -27,10 +27,13 @@ two can be told apart with every common color blindness, on white and on the boo
 
 PALE = "#e4e5ea"  # grid lines and fills that must stay behind everything else
 
+# A phone shows a figure some 350 px wide: letters of 12 pt are then 11 px large, and no letter may be under 11 pt. A
+# desk shows it at 100 px per inch, where they are as large as the text beside them.
+WIDTH = 5.0  # inches
+
 _STYLE: Any = {
-    # 6.4 in shrinks to about 358 px on a phone: 12 pt is then still 9 px high. DejaVu Sans comes with matplotlib,
-    # so every machine draws the same letters; "cm" matches the formulas of the page.
-    "figure.figsize": (6.4, 3.4),
+    # DejaVu Sans comes with matplotlib, so every machine draws the same letters; "cm" matches the formulas of the page.
+    "figure.figsize": (WIDTH, 3.4),
     "figure.dpi": 144,
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
@@ -95,7 +98,7 @@ def style() -> AbstractContextManager[None]:
 
 
 def subplots(rows: int = 1, columns: int = 1, *, height: float = 3.4, **options: Any) -> tuple[Figure, Any]:
-    """Like `matplotlib.pyplot.subplots`, 6.4 in wide and in the book's style, but not shown automatically.
+    """Like `matplotlib.pyplot.subplots`, 5 in wide and in the book's style, but not shown automatically.
 
     pyplot shows every figure at the end of a notebook cell, so one that is also the cell's last expression
     appears twice. A figure from here appears once, as the last expression or as a frame of `vaetut.explore`.
@@ -112,13 +115,13 @@ def subplots(rows: int = 1, columns: int = 1, *, height: float = 3.4, **options:
     Example:
         >>> figure, (left, right) = subplots(columns=2, height=2.5)
         >>> figure.get_size_inches().tolist()
-        [6.4, 2.5]
+        [5.0, 2.5]
     """
     import matplotlib.pyplot as plt  # choosing a backend is a side effect: not at import
 
     positive_int(rows, "rows")
     positive_int(columns, "columns")
     with style():
-        figure, axes = plt.subplots(rows, columns, **{"figsize": (6.4, height), **options})
+        figure, axes = plt.subplots(rows, columns, **{"figsize": (WIDTH, height), **options})
     plt.close(figure)
     return figure, axes

@@ -17,7 +17,7 @@ from matplotlib.path import Path
 from matplotlib.transforms import Affine2D, Transform
 from PIL import Image
 
-DPI = 100  # of the page: a figure 6.4 in wide takes 640 CSS pixels
+DPI = 100  # of the page: a figure 5 in wide takes 500 CSS pixels
 UNIT = 10  # units of a drawing for each of these: coordinates are whole numbers
 LETTER = 200  # units in which the outlines of letters are written, for each font size
 
