@@ -607,3 +607,18 @@ def test_erlang_far_out(shape, low, high, dtype):
             assert abs(float(q.log_prob(torch.tensor(z, dtype=dtype))) - log_density) < 1e-8 + tolerance
     assert low < q.mean < min(float(high), float(low) + 2.5)
     assert q.variance > 0
+
+
+def test_weibull_far_out_in_float32():
+    """Its hazard is 250 there, and torch's class holds the reciprocal of its concentration in float32."""
+    scale, shape = (torch.tensor(v, requires_grad=True) for v in (1.2, 1.7))
+    q = Truncated(Weibull(scale, shape), 30.75, 31.75)
+    x = torch.tensor([30.8125, 31.0, 31.5])
+    k, s = shape.item(), scale.item()
+    mass = math.exp(-((30.75 / s) ** k)) - math.exp(-((31.75 / s) ** k))
+    exact = [math.log(k / s) + (k - 1) * math.log(y / s) - (y / s) ** k - math.log(mass) for y in x.tolist()]
+    assert_close(q.log_prob(x), exact, 1e-6)
+    by_scale = [(y, q.log_prob(torch.tensor(y))) for y in (30.8125, 31.5)]
+    slopes = [torch.autograd.grad(value, scale)[0].item() for _, value in by_scale]
+    powers = [k / s * (y / s) ** k for y, _ in by_scale]
+    assert slopes[1] - slopes[0] == pytest.approx(powers[1] - powers[0], rel=1e-5)

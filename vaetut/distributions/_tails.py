@@ -40,6 +40,7 @@ from vaetut.distributions.hazards import (
     general_pareto_quantile,
     kumaraswamy_hazard,
     kumaraswamy_log_density,
+    weibull_log_density,
 )
 from vaetut.distributions.logistic import Logistic
 from vaetut.distributions.rayleigh import Rayleigh
@@ -232,6 +233,8 @@ def log_density(q: Any, x: Tensor) -> Tensor:
         return kumaraswamy_log_density(q, log_to_zero(x))
     if isinstance(q, GeneralizedPareto) and type(q).log_prob is GeneralizedPareto.log_prob:
         return general_pareto_log_density(q, x)
+    if isinstance(q, Weibull) and type(q).log_prob is Weibull.log_prob:
+        return weibull_log_density(q, x)
     value: Tensor = q.log_prob(x)
     return value
 

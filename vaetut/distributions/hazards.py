@@ -2,6 +2,7 @@
 
 torch's Kumaraswamy forms 1 − xᵃ, which has few digits for x near 0 and near 1; its generalized Pareto distribution
 compares a float64 shape with a float32 zero, which is an error, and subtracts nearly equal numbers for a small shape.
+Its Weibull distribution stores 1/k in the dtype of k, which far out costs digits also after a conversion to float64.
 """
 
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaetut.distributions._base import log_to_zero
 from vaetut.distributions._special import log1mexp
 
 
@@ -26,6 +28,13 @@ def kumaraswamy_log_density(q: Any, log_x: Tensor) -> Tensor:
 
 def _times(factor: Tensor, log: Tensor) -> Tensor:
     return factor * torch.where((factor == 0) & log.isinf(), 0.0, log)
+
+
+def weibull_log_density(q: Any, x: Tensor) -> Tensor:
+    """log(k/λ) + (k − 1) log(x/λ) − (x/λ)ᵏ."""
+    k = q.concentration
+    log_y = log_to_zero(x) - q.scale.log()
+    return k.log() - q.scale.log() + _times(k - 1, log_y) - torch.exp(k * log_y.clamp(min=-1e30))
 
 
 def general_pareto_hazard(q: Any, x: Tensor) -> Tensor:
