@@ -146,24 +146,23 @@ def _line(log_prob: LogDensity, z: Tensor) -> Chart:
     unit = torch.where(unit > 0, unit, 1.0)
     infinity = torch.full_like(unit, math.inf)
 
-    def widths(m: Tensor, level: Tensor) -> Tensor:
-        exponents = (-56.0, 5.0, 24)
-        zero = torch.zeros_like(m)
-        return unit * reach(lambda u: log_prob(m + unit * u), zero, level, -infinity, infinity, exponents)
-
     with torch.no_grad():
-        m = z.gather(0, log_prob(z).argmax(0, keepdim=True))[0]
-        for _ in range(2):  # the second time from the middle of that interval, in case z is far from it
-            at_m = log_prob(m)
-            left, right = widths(m, at_m - 1)
-            middle = m + (right - left) / 2
+        m, s = z.gather(0, log_prob(z).argmax(0, keepdim=True))[0], unit
+        # The second time from the middle of that interval, in case z is far from it: the new one is hardly longer.
+        for exponents in ((-56.0, 5.0, 24, 7), (-20.0, 2.0, 11, 3)):
+            at_m, m_at, s_at = log_prob(m), m, s
+            scaled = reach(
+                lambda u, m=m_at, s=s_at: log_prob(m + s * u),  # type: ignore[misc]
+                torch.zeros_like(m), at_m - 1, -infinity, infinity, exponents,
+            )  # fmt: skip
+            left, right = s * scaled
+            middle, s = m + (right - left) / 2, (left + right) / 2
             m = torch.where(log_prob(middle) > at_m, middle, m)
-        s = (left + right) / 2
 
     place, _ = _exactly(log_prob, m, s)
 
     def log_density(x: Tensor) -> Tensor:
-        return place(m, s * x.sinh()) + (s / 2).log() + x.abs() + torch.log1p(torch.exp(-2 * x.abs()))
+        return place(m, s * x.sinh()) + x.cosh().log() + s.log()
 
     # Up to e^300, whose square is finite.
     return Chart(

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from vaetut.distributions.copies import tensors_of, with_tensors
 from vaetut.reparam.implicit._charts import move
 
-_BUDGET = 2**18  # values of log_prob that are held at once
+_BUDGET = 2**20  # values of log_prob that are held at once
 _ROUNDS = 10  # of refinement under torch.func, where their number cannot depend on the data
 
 

@@ -9,11 +9,13 @@ cancels in a tail; and a part of log g that is constant in t cancels in their di
 constant has no effect (that of torch's von Mises is accurate to seven digits).
 
 The integrals are Gauss–Legendre sums over panels that are halved until they resolve g. One mesh serves all samples of
-a distribution; each sample only adds the two pieces of the panel that it lies in.
+a distribution; each sample only adds the two pieces of the panel that it lies in. A single sample is itself the end of
+two panels.
 """
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +26,8 @@ LogDensity = Callable[[Tensor], Tensor]  # [points, *batch] -> [points, *batch],
 FLOOR = -1e200  # used for log 0 where −inf would give a NaN
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
-NODES = 16  # of the Gauss–Legendre rule on a panel
-PANELS = 8  # initially
+NODES = 24  # of the Gauss–Legendre rule on a panel; with 6 panels most smooth densities are resolved at once
+PANELS = 6  # initially
 MAX_ROUNDS = 60  # of halving: enough to isolate a kink
 MAX_PANELS = 256
 DEPTH = 38.0  # how far log g falls from its value at the samples to the ends of the mesh; beyond, it is extrapolated
@@ -33,13 +35,18 @@ TOLERANCE = 1e-12  # for a panel's error relative to the sum; a smooth density s
 
 
 def _legendre() -> tuple[Array, Array, Array]:
-    """Nodes, weights, and the matrix from values at the nodes to numbers that show whether a function is resolved: two
-    Legendre coefficients in the middle, the last two, and the interpolant at both ends of the panel."""
+    """Nodes, weights, and the matrix from values at the nodes to the integral over the panel and to numbers that show
+    whether a function is resolved: two Legendre coefficients in the middle, the last two, and the interpolant at both
+    ends of the panel."""
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     degree = np.arange(NODES)[:, None]
     coefficients = (degree + 0.5) * weights * np.polynomial.legendre.legvander(nodes, NODES - 1).T
     ends = np.polynomial.legendre.legvander(np.array([-1.0, 1.0]), NODES - 1) @ coefficients
-    return nodes, weights, np.concatenate([coefficients[NODES // 2 - 1 :][:2], coefficients[-2:], ends])
+    return (
+        nodes,
+        weights,
+        np.concatenate([weights[None] / 2, coefficients[NODES // 2 - 1 :][:2], coefficients[-2:], ends]),
+    )
 
 
 RULE = _legendre()
@@ -82,45 +89,60 @@ def split(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds:
     dim = x.dim() - 1
     nodes, weights, _ = RULE
     with torch.no_grad():
-        mesh = _mesh(log_density, x, low, high, rounds)
+        left, width, at_x = _range(log_density, x, low, high)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and rounds is None):
+        value = _values(log_density, left, width)
+    with torch.no_grad():
+        start = _panels(left, width, value)
+        mesh = _refine(log_density, start, x, rounds)
         right = mesh.left + mesh.width
+    if mesh is start and bool(value.detach().sum().isfinite()):
+        value = value[:, :NODES]  # so that most smooth densities are evaluated once
+    else:
         place = mesh.left.unsqueeze(1) + mesh.width.unsqueeze(1) * _column((nodes + 1) / 2, x, dim)
-    value = _finite(log_density, place, x[:1], rounds is not None)
+        value = _finite(log_density, place, x[:1], rounds is not None)
     log_mass = torch.where(mesh.log_mass > FLOOR, mesh.log_mass, math.inf)  # a mass of 0 has no weight
-    share = (
-        torch.exp(value.detach() - log_mass.unsqueeze(1))
-        * mesh.width.unsqueeze(1)
-        * _column(weights / 2, x, dim)
-    )
+    offset = (log_mass - mesh.width.log()).unsqueeze(1)
+    share = torch.exp(value.detach() - offset) * _column(weights / 2, x, dim)
+    # A panel has no width where the sample is at the end of the mesh.
+    spare = (right[-1] - mesh.left[0]) / PANELS
+    first, last = (torch.where(width > 0, width, spare) for width in (mesh.width[0], mesh.width[-1]))
     tails = (
-        _tail(log_density, mesh.left[0], mesh.width[0], x[0]),
-        _tail(log_density, right[-1], -mesh.width[-1], x[0]),
+        _tail(log_density, mesh.left[0], first, x[0]),
+        _tail(log_density, right[-1], -last, x[0]),
     )
     log_mass = torch.cat([tails[0][0].unsqueeze(0), mesh.log_mass, tails[1][0].unsqueeze(0)])
     means = torch.cat([tails[0][1].unsqueeze(0), (share * value).sum(1), tails[1][1].unsqueeze(0)])
 
-    # The cells are: left tail, panels, right tail. x lies in panel `index`, which is cell `index` + 1.
-    index = (x >= mesh.left[1:].unsqueeze(1)).sum(0)
-    below = _join(
-        _first_cells(log_mass, means, index), _piece(log_density, mesh.left.gather(0, index), x, x, rounds)
-    )
-    above = _join(
-        _first_cells(log_mass.flip(0), means.flip(0), len(mesh.left) - 1 - index),
-        _piece(log_density, x, right.gather(0, index), x, rounds),
-    )
+    # The cells are: left tail, panels, right tail.
+    if len(x) == 1:
+        index = _is_before(mesh, x).sum(0, keepdim=True)  # of the panel that begins at x
+        below = _first_cells(log_mass, means, index)
+        above = _first_cells(log_mass.flip(0), means.flip(0), len(mesh.left) - index)
+    else:  # x lies in panel `index`, which is cell `index` + 1
+        index = (x >= mesh.left[1:].unsqueeze(1)).sum(0)
+        below = _join(
+            _first_cells(log_mass, means, index),
+            _piece(log_density, mesh.left.gather(0, index), x, x, rounds),
+        )
+        above = _join(
+            _first_cells(log_mass.flip(0), means.flip(0), len(mesh.left) - 1 - index),
+            _piece(log_density, x, right.gather(0, index), x, rounds),
+        )
     with torch.no_grad():
-        speed = torch.exp(below[0] + above[0] - torch.logaddexp(below[0], above[0]) - log_density(x))
+        speed = torch.exp(below[0] + above[0] - torch.logaddexp(below[0], above[0]) - at_x)
     step = speed * (above[1] - below[1])
     return Split(step - step.detach(), below[0], above[0])
 
 
 def reach(
     log_density: LogDensity, center: Tensor, level: Tensor, low: Tensor, high: Tensor,
-    exponents: tuple[float, float, int] = (-30.0, 3.5, 20),
+    exponents: tuple[float, float, int, int] = (-30.0, 3.5, 13, 7),
 ) -> Tensor:  # fmt: skip
     """Distances ``[2, *batch]`` to the left and the right of ``center`` beyond which log g stays below ``level``.
 
-    Log g is evaluated on a geometric grid, 2 to the power of ``exponents`` (first, stride, count), then on a finer one.
+    Log g is evaluated on a geometric grid, 2 to the power of ``exponents`` (first, stride, count), then at some points
+    between two of these; by default from 1e-9 to beyond the length of any chart.
     """
     sign = _column(np.array([-1.0, 1.0]), center, center.dim())
 
@@ -131,9 +153,10 @@ def reach(
         # one step beyond the outermost point that is not below
         return first + stride * (above * steps).amax(0)
 
-    first, stride, count = exponents
+    first, stride, count, between = exponents
     coarse = outermost(torch.full_like(sign * center, first), stride, count) - stride
-    return torch.exp2(outermost(coarse + stride / 8, stride / 8, 7))
+    stride = stride / (between + 1)
+    return torch.exp2(outermost(coarse + stride, stride, between))
 
 
 def _column(values: Array, like: Tensor, dim: int) -> Tensor:
@@ -157,20 +180,24 @@ def _finite(log_density: LogDensity, x: Tensor, safe: Tensor, always: bool) -> T
     return value
 
 
-def _panels(log_density: LogDensity, left: Tensor, width: Tensor) -> _Panels:
-    """Integrate g over panels and estimate the error of each."""
+def _values(log_density: LogDensity, left: Tensor, width: Tensor) -> Tensor:
+    """log g at the nodes and at both ends of panels, ``[panels, NODES + 2, *batch]``."""
     dim = left.dim() - 1
-    nodes, weights, checks = RULE
-    unit = _column((np.append(nodes, [-1.0, 1.0]) + 1) / 2, left, dim)
-    value = _evaluate(log_density, left.unsqueeze(1) + width.unsqueeze(1) * unit, dim)
+    unit = _column((np.append(RULE[0], [-1.0, 1.0]) + 1) / 2, left, dim)
+    return _evaluate(log_density, left.unsqueeze(1) + width.unsqueeze(1) * unit, dim)
+
+
+def _panels(left: Tensor, width: Tensor, value: Tensor) -> _Panels:
+    """Integrate g over panels and estimate the error of each, from its `_values`."""
+    _, _, checks = RULE
     value = value.nan_to_num(-math.inf, -math.inf, -math.inf)  # an overflow counts as no density
     top = value.amax(1, keepdim=True)
     density = torch.exp(value - top.clamp(min=FLOOR))
     inner, ends = density[:, :NODES], density[:, NODES:]
-    log_mass = top[:, 0] + torch.log((inner * _column(weights / 2, left, dim)).sum(1) * width)
-    found = torch.tensordot(_column(checks.ravel(), left, 0).reshape(6, NODES), inner, ([1], [1]))
-    half = found[:2].abs().amax(0)
-    full = torch.cat([found[2:4], found[4:] - ends.movedim(1, 0)]).abs().amax(0)
+    found = torch.tensordot(torch.as_tensor(checks).to(left), inner, ([1], [1]))
+    log_mass = top[:, 0] + torch.log(found[0] * width)
+    half = found[1:3].abs().amax(0)
+    full = torch.cat([found[3:5], found[5:] - ends.movedim(1, 0)]).abs().amax(0)
     # The polynomial's error falls geometrically with its degree n, as r^n, and the rule's error as r^(2n): r^(3n/2)
     # is a safe estimate. At a kink both fall like a power of n, the ratio is near 1, and the errors are equal.
     # At a kink of log g its gradient jumps; that is counted in addition to the variation of g.
@@ -179,33 +206,30 @@ def _panels(log_density: LogDensity, left: Tensor, width: Tensor) -> _Panels:
     return _Panels(left, width, log_mass, log_error)
 
 
-def _mesh(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds: int | None) -> _Panels:
-    """Panels from left to right that cover all samples and all of g that is not negligible for them."""
-    dim = x.dim() - 1
+def _range(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The first panels, which cover all samples and all of g that is not negligible for them; and log g(x)."""
     at_x = log_density(x)
     center = x.gather(0, at_x.argmax(0, keepdim=True))[0]
-    lowest, highest = x.amin(0), x.amax(0)
     distance = reach(log_density, center, at_x.amin(0) - DEPTH, low, high)
-    first = torch.minimum((center - distance[0]).clamp(min=low), lowest)
-    last = torch.maximum((center + distance[1]).clamp(max=high), highest)
-    width = ((last - first) / PANELS).expand(PANELS, *first.shape)
-    mesh = _panels(log_density, first + width * _column(np.arange(float(PANELS)), first, first.dim()), width)
+    first = torch.minimum((center - distance[0]).clamp(min=low), x.amin(0))
+    last = torch.maximum((center + distance[1]).clamp(max=high), x.amax(0))
+    cuts = (first, x[0], last) if len(x) == 1 else (first, last)
+    return *_even_panels(cuts), at_x
+
+
+def _refine(log_density: LogDensity, mesh: _Panels, x: Tensor, rounds: int | None) -> _Panels:
+    """The panels from left to right, halved until they resolve g; the mesh itself if they do."""
+    dim, lowest, highest, start = x.dim() - 1, x.amin(0), x.amax(0), mesh
     for _ in range(MAX_ROUNDS if rounds is None else rounds):
-        # The weight of a panel is its mass relative to all the mass on its side of the samples.
-        end = mesh.left + mesh.width
-        below = torch.where(mesh.left <= lowest, mesh.log_mass, -math.inf).logsumexp(0).clamp(min=FLOOR)
-        above = torch.where(end >= highest, mesh.log_mass, -math.inf).logsumexp(0).clamp(min=FLOOR)
-        side = torch.where(
-            end <= lowest, below, torch.where(mesh.left >= highest, above, torch.minimum(below, above))
-        )
-        error = mesh.log_error + (mesh.log_mass - side).clamp(max=0.0)
+        error = mesh.log_error + (mesh.log_mass - _sides(mesh, x, lowest, highest)).clamp(max=0.0)
         count = 3 if rounds is not None else int((error > math.log(TOLERANCE)).sum(0).max())
         count = min(count, MAX_PANELS - len(mesh.left))
         if count == 0:
             break
         index = error.topk(count, 0).indices
         left, width = mesh.left.gather(0, index), mesh.width.gather(0, index) / 2
-        halves = _panels(log_density, torch.cat([left, left + width]), torch.cat([width, width]))
+        both = torch.cat([left, left + width]), torch.cat([width, width])
+        halves = _panels(*both, _values(log_density, *both))
         # If neither half is better than the whole, the error is the rounding of log g.
         before = (mesh.log_mass + mesh.log_error).gather(0, index)
         after = (halves.log_mass + halves.log_error).unflatten(0, (2, count)).amin(0)
@@ -217,8 +241,39 @@ def _mesh(log_density: LogDensity, x: Tensor, low: Tensor, high: Tensor, rounds:
             torch.cat([old.scatter(0, index, new[:count]), new[count:]])
             for old, new in zip(mesh, halves, strict=True)
         ))  # fmt: skip
+    if mesh is start:
+        return mesh
     order = mesh.left.argsort(0)
     return _Panels(*(part.gather(0, order) for part in mesh))
+
+
+def _even_panels(cuts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Left ends and widths of `PANELS` panels, as many between any two of the cuts."""
+    count = PANELS // (len(cuts) - 1)
+    steps = _column(np.arange(float(count)), cuts[0], cuts[0].dim())
+    pairs = [(start, (stop - start) / count) for start, stop in pairwise(cuts)]
+    left = torch.cat([start + width * steps for start, width in pairs])
+    return left, torch.cat([width.expand(count, *width.shape) for _, width in pairs])
+
+
+def _is_before(mesh: _Panels, x: Tensor) -> Tensor:
+    """Whether a panel lies to the left of x, which is an end of panels."""
+    return mesh.left + mesh.width / 2 < x
+
+
+def _sides(mesh: _Panels, x: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+    """The log of all the mass on a panel's side of the samples; of the smaller one between them."""
+
+    def total(mask: Tensor) -> Tensor:
+        return torch.where(mask, mesh.log_mass, -math.inf).logsumexp(0).clamp(min=FLOOR)
+
+    if len(x) == 1:
+        before = _is_before(mesh, x)
+        return torch.where(before, total(before), total(~before))
+    end = mesh.left + mesh.width
+    below, above = total(mesh.left <= lowest), total(end >= highest)
+    inner = torch.where(mesh.left >= highest, above, torch.minimum(below, above))
+    return torch.where(end <= lowest, below, inner)
 
 
 def _tail(log_density: LogDensity, end: Tensor, inward: Tensor, safe: Tensor) -> _Part:
