@@ -76,12 +76,8 @@ def implicit(q: Distribution) -> Map:
         return differentiable(univariate(q), quantile(q, u.detach()), u)
 
     like = _like(q)
-    fast = isinstance(q, Gamma | Beta) and like.dtype == torch.float32  # the same as implicit_rsample
-    return Map(
-        StandardUniform(like, q.batch_shape, q.event_shape),
-        g,
-        q.rsample if fast else lambda shape: implicit_rsample(q, shape),
-    )
+    noise = StandardUniform(like, q.batch_shape, q.event_shape)
+    return Map(noise, g, lambda shape: implicit_rsample(q, shape))
 
 
 # Classes without a closed-form inverse CDF are registered by name, so that the map precedes that of a base class.
@@ -109,8 +105,7 @@ for _kind in (Gamma, Chi2, Erlang, Beta, StudentT, FisherSnedecor, VonMises, Mix
 )
 def dirichlet(q: Dirichlet) -> Map:
     """The draws of a Dirichlet; it has no map."""
-    fast = q.concentration.dtype == torch.float32
-    return Map(None, None, q.rsample if fast else lambda shape: implicit_rsample(q, shape))
+    return Map(None, None, lambda shape: implicit_rsample(q, shape))
 
 
 @torch.no_grad()

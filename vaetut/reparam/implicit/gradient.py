@@ -29,6 +29,7 @@ from vaetut.distributions.shape_tails import under_transform
 from vaetut.distributions.support import is_transformed
 from vaetut.reparam.implicit._cdf import agrees, check_no_gap, has_cdf, is_known
 from vaetut.reparam.implicit._dirichlet import move_dirichlet
+from vaetut.reparam.implicit._draws import draw
 from vaetut.reparam.implicit._exact import attach_by_cdf
 from vaetut.reparam.implicit._pieces import attach_by_quadrature, has_hidden, once
 from vaetut.reparam.implicit._vectors import attach_by_conditionals, is_vector_mixture
@@ -100,7 +101,7 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
             )
         draws: Tensor = q.rsample(torch.Size(sample_shape))
         return draws
-    return differentiable(base, q.sample(torch.Size(sample_shape)))
+    return differentiable(base, draw(q, torch.Size(sample_shape)))
 
 
 def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
