@@ -211,3 +211,14 @@ def test_implicit_map_of_a_users_own_density():
     torch.testing.assert_close(slope, -z.sum().detach() / 2)
     (slope,) = torch.autograd.grad(r.rsample((5,)).sum(), k)
     assert torch.isfinite(slope)
+
+
+def test_quantile_of_far_modes_starts_where_one_tail_is_zero():
+    """Half of the weight at −30, half at 40: where the search begins, 1 − F of a component rounds to 0."""
+    u = double([1e-300, 1e-20, 1e-7, 0.3, 0.7, 1 - 1e-7])
+    parts = td.Normal(double([-30.0, 40.0]), double([1.0, 1.0]))
+    q = td.MixtureSameFamily(td.Categorical(logits=double([0.0, 0.0])), parts)
+    z = reparameterize(q, "implicit").g(u)
+    values = u.numpy()
+    exact = np.where(values < 0.5, st.norm.ppf(2 * values) - 30, 40 + st.norm.isf(2 * (1 - values)))
+    np.testing.assert_allclose(z.numpy(), exact, rtol=1e-13)
