@@ -290,3 +290,14 @@ def test_quantiles_stay_inside_the_support(kind, values, dtype):
         assert (z > 0).all()
     if kind is td.Beta:
         assert (z < 1).all()
+
+
+def test_quantile_of_far_modes_starts_where_one_tail_is_zero():
+    """Half of the weight at −30, half at 40: where the search begins, 1 − F of a component rounds to 0."""
+    u = double([1e-300, 1e-20, 1e-7, 0.3, 0.7, 1 - 1e-7])
+    parts = td.Normal(double([-30.0, 40.0]), double([1.0, 1.0]))
+    q = td.MixtureSameFamily(td.Categorical(logits=double([0.0, 0.0])), parts)
+    z = reparameterize(q, "implicit").g(u)
+    values = u.numpy()
+    exact = np.where(values < 0.5, st.norm.ppf(2 * values) - 30, 40 + st.norm.isf(2 * (1 - values)))
+    np.testing.assert_allclose(z.numpy(), exact, rtol=1e-13)

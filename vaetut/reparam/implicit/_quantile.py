@@ -150,14 +150,14 @@ def _quantile(q: Any, u: Tensor) -> Tensor:
     if isinstance(q, MixtureSameFamily):
         parts: Any = q.component_distribution
         each = _quantile(parts, u.unsqueeze(-1).expand(*u.shape, parts.batch_shape[-1]))
-        return _solve(u, _real, _log_odds(q), each.amin(-1), each.amax(-1))
+        return _solve(u, _real, _log_odds(q, u), each.amin(-1), each.amax(-1))
     if isinstance(q, StudentT) and not overrides_cdf(q):  # whose tails are so long that they need logs
-        return _solve(u, _hyperbolic(q.loc, q.scale), _log_odds(q))
+        return _solve(u, _hyperbolic(q.loc, q.scale), _log_odds(q, u))
     if isinstance(q, VonMises):
         low, high = torch.full_like(u, -math.pi), torch.full_like(u, math.pi)
     else:
         low, high = (end.expand(u.shape).to(u) for end in support_ends(q))
-    return _solve(u, _line_to(low, high), _log_odds(q))
+    return _solve(u, _line_to(low, high), _log_odds(q, u))
 
 
 ToZ = Callable[[Tensor], tuple[Tensor, Tensor]]  # z, and the log of its slope
@@ -192,14 +192,12 @@ def _line_to(low: Tensor, high: Tensor) -> ToZ:
     return to_z
 
 
-def _log_odds(q: Distribution) -> Odds:
-    exact = has_cdf(q) and is_known(q)
+def _log_odds(q: Distribution, u: Tensor) -> Odds:
+    exact, lower = has_cdf(q) and is_known(q), u < 0.5
 
     def look(z: Tensor) -> tuple[Tensor, Tensor]:
         if exact:
-            every, zero = torch.ones_like(z, dtype=torch.bool), torch.zeros_like(z)
-            tails = tail(q, z, zero, every), -tail(q, z, zero, ~every)
-            below, above = (part.clamp(min=0).log() for part in tails)  # which may be rounded to less than 0
+            below, above = _both_logs(tail(q, z, torch.zeros_like(z), lower), lower)
             return below - above, log_density(q, z) - below - above
         flat = z.reshape(-1, *q.batch_shape)
         _, below, above = move(q, flat)
@@ -207,6 +205,13 @@ def _log_odds(q: Distribution) -> Odds:
         return (below - above).reshape(z.shape), slope.reshape(z.shape)
 
     return look
+
+
+def _both_logs(nearer: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:
+    """log F and log(1 − F) from C, which is the smaller of the two at the root. Far from it the other may be 0."""
+    near = torch.where(lower, nearer, -nearer).clamp(min=0.0)  # which may be rounded to less than 0
+    far = (1 - near).clamp(min=0.0)
+    return torch.where(lower, near, far).log(), torch.where(lower, far, near).log()
 
 
 def _solve(u: Tensor, to_z: ToZ, odds: Odds, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
@@ -262,12 +267,15 @@ def _coordinates(q: Any, u: Tensor) -> Tensor:
 
     for d in range(z.shape[-1]):
         weight = conditionals(q, full(z)).log_weights[..., d].exp()
+        side = flat_u[..., d] < 0.5
 
-        def look(value: Tensor, d: int = d, weight: Tensor = weight, z: Tensor = z) -> tuple[Tensor, Tensor]:
+        def look(
+            value: Tensor, d: int = d, weight: Tensor = weight, z: Tensor = z, side: Tensor = side
+        ) -> tuple[Tensor, Tensor]:
             at = full(torch.cat([z[..., :d], value.unsqueeze(-1), z[..., d + 1 :]], -1))
-            every, zero = torch.ones_like(at, dtype=torch.bool), torch.zeros_like(at)
-            below = (weight * component_tails(base, at, zero, every).flatten(-dims)[..., d]).sum(-1).log()
-            above = (-weight * component_tails(base, at, zero, ~every).flatten(-dims)[..., d]).sum(-1).log()
+            lower = side.reshape(*side.shape, *[1] * (dims + 1)).expand(at.shape)
+            tails = component_tails(base, at, torch.zeros_like(at), lower).flatten(-dims)[..., d]
+            below, above = _both_logs((weight * tails).sum(-1), side)
             density = (weight * component_log_density(base, at).flatten(-dims)[..., d].exp()).sum(-1).log()
             return below - above, density - below - above
 
