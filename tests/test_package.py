@@ -154,7 +154,8 @@ def test_one_repository_url():
         hidden = any(part in ("_build", ".git", ".venv") for part in path.relative_to(ROOT).parts)
         if path.is_file() and not hidden and path.suffix in (".py", ".md", ".yml", ".toml", ".ipynb", ".cff"):
             found = re.findall(
-                r"github\.com/([\w.-]+/vaetut)\b|([\w-]+)\.github\.io/(vaetut)\b", path.read_text("utf-8")
+                r"github\.com/([\w.-]+/vaetut)\b|(?<![\w-])([\w-]+)\.github\.io/(vaetut)\b",
+                path.read_text("utf-8"),
             )
             addresses |= {f"{repository or owner + '/' + page}": path for repository, owner, page in found}
     assert list(addresses) == ["vaetut/vaetut"], addresses

@@ -220,6 +220,22 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
     wrong.context.close()
 
 
+def test_what_is_wrong_on_a_page_whose_pictures_are_right_is_found(browser, tmp_path, monkeypatch):
+    """The second thing that a test above looks for, where the first is in order."""
+    monkeypatch.setattr("test_site.SITE", tmp_path)
+    (tmp_path / "page.html").write_text(
+        "<html><main><article><canvas></canvas></article></main><div class=prev-next-area>"
+        "<a href=a style='position: fixed; left: -9px'>Reparameterization</a></div></html>"
+    )
+    wrong = Visit(browser, "page.html", "light")
+    assert not wider_than_the_screen(at(wrong, min(WIDTHS)))
+    with pytest.raises(AssertionError, match="Reparameterization"):
+        test_nothing_is_wider_than_the_screen_and_no_formula_is_cut(wrong, scheme="light")
+    with pytest.raises(AssertionError, match="canvas"):
+        test_pictures_follow_the_scheme(wrong)
+    wrong.context.close()
+
+
 # What stands in the head of each page
 
 
