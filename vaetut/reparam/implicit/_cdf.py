@@ -117,8 +117,18 @@ def _family(q: Any, table: dict[Any, Any]) -> Any:
 
 
 def log_weights(q: Any) -> Tensor:
+    if hasattr(q, "_log_weights"):
+        shared: Tensor = q._log_weights
+        return shared
     logits: Tensor = q.mixture_distribution.logits
     return logits - logits.logsumexp(-1, keepdim=True)  # log_softmax is slower along a short dimension
+
+
+def share_log_weights(q: Any) -> None:
+    """Let the density and the tail of a mixture, a copy that nobody else has, compute the log weights once."""
+    mixture: Any = q if isinstance(q, td.MixtureSameFamily) else None
+    if mixture is not None:
+        mixture._log_weights = log_weights(mixture)
 
 
 def inside_components(component: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 
 from vaetut.distributions.copies import tensors_of, with_tensors
 from vaetut.distributions.shape_tails import under_transform
-from vaetut.reparam.implicit._cdf import log_density, tail
+from vaetut.reparam.implicit._cdf import log_density, share_log_weights, tail
 
 
 def attach_by_cdf(
@@ -63,6 +63,7 @@ class _ByCdf(torch.autograd.Function):
         supply = iter(leaves)
         with torch.enable_grad():
             q = with_tensors(ctx.q, lambda _: next(supply).double())
+            share_log_weights(q)
             z = draw.double().nan_to_num()
             with torch.set_grad_enabled(again):
                 density = log_density(q, z)

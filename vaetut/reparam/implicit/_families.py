@@ -44,7 +44,8 @@ class Symmetric(NamedTuple):
     def tail(self, q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
         """C/s, a `Tail`."""
         y = (z - q.loc) / q.scale
-        result: Tensor = _SymmetricTail.apply(self, y, log_scale, lower)  # type: ignore[no-untyped-call]
+        slope = self.slope(y.detach(), log_scale)
+        result: Tensor = _SymmetricTail.apply(self, y, slope, log_scale, lower)  # type: ignore[no-untyped-call]
         return result
 
     def slope(self, y: Tensor, log_scale: Tensor) -> Tensor:
@@ -57,14 +58,14 @@ class Symmetric(NamedTuple):
 
 
 class _SymmetricTail(torch.autograd.Function):
-    """C(y)/s, with its derivative f(y)/s, which needs no special function and loses no digits far out."""
+    """C(y)/s, with its derivative f(y)/s, the slope, which needs no special function and loses no digits far out."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kind: Symmetric, y: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
+    def forward(kind: Symmetric, y: Tensor, slope: Tensor, log_scale: Tensor, lower: Tensor | None) -> Tensor:
         left = y < 0
-        near = (kind.log_density(y) - log_scale).exp() * kind.mills(y.abs())  # the smaller of F and 1 − F
+        near = slope * kind.mills(y.abs())  # the smaller of F and 1 − F
         if lower is None:
             return torch.where(left, near, -near)
         # The side may be the farther one in a mixture, for a component whose median lies on the other side.
@@ -73,14 +74,16 @@ class _SymmetricTail(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.kind, y, log_scale, _ = inputs
-        ctx.save_for_backward(y, log_scale)
+        ctx.kind, y, slope, log_scale, _ = inputs
+        ctx.save_for_backward(y, slope, log_scale)
         ctx.save_for_forward(y, log_scale)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Any:
-        y, log_scale = ctx.saved_tensors
-        return None, cotangent * ctx.kind.slope(y, log_scale), None, None
+        y, slope, log_scale = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for a second derivative, as a function of y
+            slope = ctx.kind.slope(y, log_scale)
+        return None, cotangent * slope, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, _: Any, tangent: Tensor, *rest: Any) -> Any:
