@@ -67,7 +67,7 @@ notebooks: env ## execute the notebooks in place (one of them: make notebooks ON
 bench: env ## speed beside torch and other packages, side by side in one run, as ratios (some minutes)
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-experiments: env ## repeat the paper's experiments for chapter 12 (some hours on two cores; can be stopped and continued)
+experiments: env ## repeat the paper's experiments for chapter 12 (several hours on two cores; can be stopped and continued)
 	@$(BIN)/python -m vaetut.experiments all --jobs $(JOBS) --results vaetut/experiments/results --state _build/experiments
 	@$(BIN)/python -m vaetut.experiments.mnist paper --results vaetut/experiments/results --runs _build/mnist
 	@$(BIN)/python -m vaetut.experiments.full_vb --results vaetut/experiments/results

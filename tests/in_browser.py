@@ -12,7 +12,7 @@ import pytest
 SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
 HOST = "http://book.test/"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-PATIENCE = 300_000  # milliseconds; playwright gives a loaded machine 30 seconds
+PATIENCE = 300_000  # milliseconds; Playwright's 30 seconds are too few for a busy machine
 
 
 @contextmanager

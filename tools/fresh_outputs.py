@@ -24,8 +24,8 @@ from PIL import Image, UnidentifiedImageError
 # points of a network that was trained on another processor fewer.
 LEVELS = 64
 SHARE = 1 / 1000
-# Processor time of a notebook's kernel and of the processes that it started: 45 s on two cores. The slowest chapter
-# takes a third of it, since a busy machine shares its caches and counts the same work up to twice as long.
+# Processor time of a notebook's kernel and of the processes that it started: what 45 s on two cores are. The slowest
+# chapter takes a third of it; the rest is for a busy machine, which counts up to twice as much for the same work.
 SECONDS = 90
 PNG = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/\n]*={0,2}")
 DRAWINGS = re.compile(r"\n(\[.*\])\);\n</script>")  # the last line of an explorer's script

@@ -101,7 +101,7 @@ def write_fonts(site: Path, css: str) -> None:
             options.drop_tables += ["FFTM"]  # a date
             chosen = subset.Subsetter(options)
             own = set(font.getBestCmap())
-            chosen.populate(unicodes=used & own or own)  # a font without characters is none to a browser
+            chosen.populate(unicodes=used & own or own)  # browsers refuse a font without characters
             chosen.subset(font)
             font.flavor = "woff2"
             font.save(site / FONTS / f"{name}.woff2")

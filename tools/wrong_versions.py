@@ -48,7 +48,7 @@ import stored_form
 ROOT = Path(__file__).resolve().parent.parent
 WRONG = ROOT / "tests" / "book" / "wrong"
 SECONDS = float(os.environ.get("VAETUT_VERSION_SECONDS", "60"))  # of processor time, for a version
-PATIENCE = 30  # how many times as long a version may take by the clock: it may wait, or for a busy machine
+PATIENCE = 30  # how many times as long it may take by the clock: it may sleep, or the machine may be busy
 # A child has the thread that forked and no other, so nothing may be running beside it.
 ALONE = {
     "OMP_NUM_THREADS": "1",

@@ -11,7 +11,7 @@ from vaetut.bounds import sgvb_b
 from vaetut.data import binarize
 from vaetut.models import VAE
 
-PATIENCE = 600  # seconds: a deadlock, not a loaded machine
+PATIENCE = 600  # seconds, so long that only a deadlock takes longer
 
 
 def gray(n=120, dim=6):

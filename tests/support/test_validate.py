@@ -20,7 +20,7 @@ from vaetut._support.validate import (
 )
 
 YES, NO = torch.tensor([False, True]), torch.tensor([False, False])
-PATIENCE = 600  # seconds: a deadlock, not a loaded machine
+PATIENCE = 600  # seconds, so long that only a deadlock takes longer
 
 
 def test_checks_nest_and_end_with_their_block():

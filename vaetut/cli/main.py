@@ -36,7 +36,7 @@ examples:
   vaetut sample runs/digits --file samples.png
   vaetut plot runs/digits                              learning curve and reconstructions
   vaetut train --dataset photos --image-size 32 --out runs/photos      a folder of PNG or JPEG images of your own
-  vaetut train --recipe paper --out runs/paper         MNIST as in AEVB, some two minutes on a CPU
+  vaetut train --recipe paper --out runs/paper         MNIST as in AEVB, two minutes on a CPU
   vaetut train --recipe best --out runs/best           log p(x) = -87.4, about 37 minutes on a CPU with --compile
   vaetut train --out runs/digits --resume              continue a stopped run
 

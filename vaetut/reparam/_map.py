@@ -99,7 +99,7 @@ class Reparameterization:
         Args:
             sample_shape: shape of the draws.
             generator: the random generator of the noise, which g maps, so that its state determines the draws. By
-                default the global generator of the device, with torch's own samplers where they are faster than g.
+                default the global generator of the device; then z may come from a sampler that is faster than g.
 
         Example:
             >>> from torch.distributions import Gamma

@@ -13,13 +13,13 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-# A quotient of gamma variables of small shapes, of which torch's samplers know no logs: a beta variable of
-# concentrations 0.001 is exactly 1/2 in a quarter of torch's draws, where both gamma variables are 0.
+# Quotients of gamma variables, which torch does not draw in logs: if both concentrations are 0.001, a quarter of
+# torch's beta draws are exactly 1/2, because both gamma variables underflow to 0.
 _QUOTIENTS = (Beta, Dirichlet, FisherSnedecor)
 
 
 def draw(q: Any, shape: torch.Size) -> Tensor:
-    """Draw z from q, without a gradient: with its own sampler, or as its composition does where torch's underflows."""
+    """Draw z from q, without a gradient: by its own sampler, or by its composition where torch's sampler underflows."""
     leaf = q
     while type(leaf) in (Independent, MixtureSameFamily, TransformedDistribution):
         leaf = leaf.component_distribution if type(leaf) is MixtureSameFamily else leaf.base_dist

@@ -1,7 +1,7 @@
 r"""The implicit family in the registry: $z = F_\phi^{-1}(u)$ for F without a closed-form inverse.
 
 Chapter 10, *Implicit*. Uniform noise u and the root of $F_\phi(z) = u$ are a noise and a map, and this map is what
-`implicit_gradient` differentiates. Draws do not need the root: ``rsample`` takes z from the sampler of q and attaches
+`implicit_gradient` differentiates. Draws do not need the root: ``rsample`` takes z from a sampler and attaches
 the same gradient.
 """
 

@@ -66,13 +66,21 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
     are not good to float32 anywhere: over 20,000 draws for each decade of the shape, from 0.001 to 1e5, the largest
     error of the gamma is 2e-3, 2e-3, 7e-4, 9e-4, 5e-4, 9e-5, 7e-5 and 3e-6, and the median between 1 and 100 is 1e-5.
 
-    The exact one costs as much as the CDF, a few µs for a draw with its own parameters: six to eleven times the time of
-    torch's. If q has no CDF, quadrature is used, which takes twenty times as long.
+    At concentrations beyond 1e8 (degrees of freedom, for F) the exact gradients of the beta, the Dirichlet and F lose
+    digits: the largest error of the beta is 1e-4 at 1e8 and 4e-2 at 1e9. There use `reparameterize` with
+    via="composition".
+
+    The exact one costs as much as the CDF, a few µs for a draw with its own parameters: five to ten times the time of
+    torch's. If q has no CDF, quadrature is used. It takes 10 to 25 times as long where the density is smooth, and more
+    than 100 times where it is infinite at an end of the support other than 0.
+
+    Draws of the beta, the Dirichlet and F are computed in logs, so that they are right for small concentrations too;
+    those of other q come from ``q.sample``.
 
     Args:
         q: a univariate distribution with ``sample`` and ``log_prob`` (an ``Independent`` of them, too), or a Dirichlet.
         sample_shape: shape of the draws.
-        exact: True or None for the exact gradient, False for torch's own, which is faster.
+        exact: True or None for the exact gradient, False for ``q.rsample``, torch's own draws and gradient: faster.
 
     Returns:
         z, ``[*sample_shape, *batch_shape, *event_shape]``. If no parameter requires a gradient, it has none.
@@ -120,14 +128,14 @@ def implicit_gradient(q: Distribution, z: Tensor) -> Tensor:
     (``eq-imp-cut``). A Dirichlet has no such map; for each concentration its coordinate moves as a beta variable, and
     the others are scaled, as in torch (``eq-imp-dirichlet``).
 
-    It is computed in float64, in the backward pass: a quadrature in pieces of bounded memory, a CDF for all draws at
-    once, which for a mixture takes some 50 to 300 bytes for each draw, component and coordinate (100,000 draws of 50
-    normals: 215 MB, and 407 MB for second derivatives). The table at `implicit_rsample` shows its errors. For other
-    densities that are smooth between the ends of their support, mixtures of them and the von Mises included, the error
-    is about 1e-12; for one with a kink (Laplace, triangular) it is 1e-9. It is larger where ``log_prob`` itself has
-    lost digits (10⁶ standard deviations from 0, or within 1e-12 of an end of the support other than 0), where the
-    derivative is nearly 0, and where the density is tiny between two peaks. Draws smaller than 1e-150 or larger than
-    1e150 are supported for the gamma, beta, Student's t, F and inverse gamma only.
+    It is computed in float64, in the backward pass. A quadrature works in pieces of bounded memory. A CDF is evaluated
+    for all draws at once, which for a mixture takes 50 to 300 bytes for each draw, component and coordinate (100,000
+    draws of 50 normals: 215 MB, and 407 MB for second derivatives). The table at `implicit_rsample` shows the errors.
+    For other densities that are smooth between the ends of their support, mixtures of them and the von Mises
+    included, the error is about 1e-12; for one with a kink (Laplace, triangular) it is 1e-9. It is larger where
+    ``log_prob`` itself has lost digits (10⁶ standard deviations from 0, or within 1e-12 of an end of the support
+    other than 0), where the derivative is nearly 0, and where the density is tiny between two peaks. Draws smaller
+    than 1e-150 or larger than 1e150 are supported for the gamma, beta, Student's t, F and inverse gamma only.
 
     If q has a CDF that can be differentiated (the families of `vaetut.reparam.implicit._cdf`, transforms and
     mixtures of them, classes with their own ``cdf`` that is the integral of their density), no quadrature is
