@@ -129,6 +129,26 @@ def test_the_error_names_the_family_that_can():
         assert reparameterize(q, "composition").rsample().shape == ()
 
 
+@pytest.mark.parametrize(
+    "make", [td.Gamma, vd.Erlang, lambda k, rate: td.Chi2(k)], ids=["Gamma", "Erlang", "Chi2"]
+)
+def test_sums_of_too_many_variables_are_refused(make):
+    """They would be in memory at once: 80 GB for one draw of Gamma(1e10, 1)."""
+    for count in (torch.tensor(1e10), torch.tensor([2.0, 1_000_001.0], dtype=torch.float64)):
+        q = make(count, torch.ones((), dtype=count.dtype))
+        with pytest.raises(
+            ValueError, match=r"at most 1,000,000 via='composition'.*got 1.*use via='implicit'"
+        ):
+            reparameterize(q, via="composition")
+        assert families(q) == ("implicit",)
+        assert torch.isfinite(reparameterize(q).rsample((3,))).all()
+    q = make(torch.tensor(1e6), torch.tensor(1.0))
+    r = reparameterize(q, via="composition")
+    torch.manual_seed(0)
+    z = r.g(r.noise.sample())
+    assert abs(z - q.mean) < 6 * q.stddev
+
+
 def test_sum_of_exponentials_needs_whole_numbers():
     with pytest.raises(ValueError, match=r"concentration of Gamma must be whole numbers.*via='implicit'"):
         reparameterize(td.Gamma(torch.tensor([2.0, 2.5]), ONE), "composition")
