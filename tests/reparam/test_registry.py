@@ -16,6 +16,7 @@ from vaetut.reparam import (
     StandardUniform,
     catalogue,
     families,
+    implicit_rsample,
     register_reparameterization,
     reparameterize,
 )
@@ -214,6 +215,22 @@ def test_other_dtypes_are_refused(dtype):
     q = td.Exponential(torch.ones(2, dtype=dtype), validate_args=False)
     with pytest.raises(TypeError, match=r"must have dtype torch\.float32 or torch\.float64, got torch\."):
         reparameterize(q, "inverse_cdf")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_other_dtypes_are_refused_before_torch_is_asked_to_draw(dtype):
+    one = torch.ones(2, dtype=dtype)
+    for draw in (
+        lambda: reparameterize(td.StudentT(one, one, one), "location_scale"),
+        lambda: implicit_rsample(td.Gamma(one, one)),
+        lambda: implicit_rsample(td.Gamma(one, one), exact=False),
+        lambda: implicit_rsample(td.Independent(td.Normal(one, one), 1)),
+        lambda: implicit_rsample(td.Dirichlet(one)),
+    ):
+        with pytest.raises(
+            TypeError, match=r"parameters must have dtype torch\.float32 or torch\.float64, got"
+        ):
+            draw()
 
 
 def test_parameters_out_of_range_are_refused_where_q_is_made():
