@@ -1,9 +1,10 @@
 """Quadrature against moments that are known, and its error against the order that it claims."""
 
+import numpy as np
 import pytest
 import torch
 from exact_cases import DOUBLE, d
-from torch.distributions import Laplace, MultivariateNormal, Normal, OneHotCategorical
+from torch.distributions import Independent, Laplace, MultivariateNormal, Normal, OneHotCategorical
 
 from vaetut import expectation, integrate
 
@@ -102,6 +103,20 @@ def test_an_impossible_outcome_counts_nothing():
     q = OneHotCategorical(probs=torch.tensor([1.0, 0.0]))
     for value in (1e7, float("inf"), float("nan")):
         assert expectation(lambda z, v=value: torch.where(z[..., 1] == 1, v, 2.0), q) == 2.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_gaussian_of_half_precision_is_refused(dtype):
+    one = torch.ones(2, dtype=dtype)
+    with pytest.raises(TypeError, match=rf"float32 or torch\.float64, got {dtype}"):
+        expectation(lambda z: z.sum(-1), Independent(Normal(one, one), 1))
+
+
+def test_ends_are_single_numbers():
+    for ends in ((torch.zeros(2), 1.0), (0.0, np.ones(3))):
+        with pytest.raises(TypeError, match=r"must be a number, got (Tensor|ndarray) of shape \([23],\)"):
+            integrate(lambda t: t, *ends)
+    assert integrate(lambda t: t, torch.zeros(()), torch.ones(())).item() == pytest.approx(0.5, abs=1e-12)
 
 
 def test_integrate_in_parts():

@@ -3,6 +3,7 @@ r"""Averages and integrals by sums and quadrature, the reference values of the b
 Used in every chapter, first in chapter 1, *Latent-variable models*. A true value is never a Monte Carlo average.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -40,7 +41,8 @@ def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: i
         Shape ``q.batch_shape``.
 
     Raises:
-        TypeError: if f is not a function or returns no tensor, or ``num_points`` is not an int.
+        TypeError: if f is not a function or returns no tensor, ``num_points`` is not an int, or a Gaussian q is neither
+            float32 nor float64.
         NotImplementedError: if q is neither; `monte_carlo` estimates the expectation for any q.
         ValueError: unless ``num_points`` is from 1 to 1000, if the grid would exceed a million points, or if f returns
             another shape.
@@ -54,6 +56,10 @@ def expectation(f: Callable[[Tensor], Tensor], q: Distribution, *, num_points: i
     positive_int(num_points, "num_points")
     gaussian = as_multivariate_normal(q)
     if gaussian is not None:
+        if gaussian.loc.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"the parameters of q must have dtype torch.float32 or torch.float64, got {gaussian.loc.dtype}"
+            )
         return _over_gaussian(f, gaussian, num_points)
     if not getattr(q, "has_enumerate_support", False):
         raise NotImplementedError(
@@ -168,6 +174,8 @@ def integrate(
     for name, end in ends.items():
         if not isinstance(end, Tensor | np.ndarray):
             real_number(end, name)
+        elif math.prod(end.shape) != 1:
+            raise TypeError(f"{name} must be a number, got {type(end).__name__} of shape {tuple(end.shape)}")
     if not (abs(low) < float("inf") and abs(high) < float("inf") and low < high):
         raise ValueError(f"low and high must be finite with low < high, got {low} and {high}")
     if positive_int(num_points, "num_points") < 2:

@@ -91,6 +91,33 @@ def test_sixteen_bits(tmp_path):
     assert torch.allclose(data.train, torch.tensor([[0.0, 13107, 65535, 1]]) / 65535)
 
 
+@pytest.mark.parametrize("kind", ["<u2", ">u2", "pt", "npz"])
+def test_sixteen_bit_arrays_are_scaled_as_images_are(tmp_path, kind):
+    pixels = np.arange(6 * 12, dtype=np.uint16).reshape(6, 3, 4) * 900
+    path = tmp_path / ("x." + kind if kind in ("pt", "npz") else "x.npy")
+    if kind == "pt":
+        torch.save(torch.from_numpy(pixels), path)
+    elif kind == "npz":
+        np.savez(path, x=pixels)
+    else:
+        np.save(path, pixels.astype(kind))
+    data = read(path)
+    assert torch.allclose(data.train, torch.from_numpy(pixels[:5].reshape(5, 12) / 65535).float())
+    assert "values from 0 to 0.9750" in data.summary and "16-bit values divided by 65535" in data.summary
+    assert data.high == pixels.max() / 65535
+
+
+def test_what_is_no_sixteen_bit_image_is_not_scaled(tmp_path):
+    counts = np.arange(72, dtype=np.uint16).reshape(6, 12)
+    np.save(tmp_path / "counts.npy", counts)  # flat rows
+    assert read(tmp_path / "counts.npy").train.max() == 59
+    assert read(tmp_path / "counts.npy", image_size=(3, 4)).train.max() == torch.tensor(59 / 65535)
+    np.save(tmp_path / "bits.npy", (counts % 2).reshape(6, 3, 4))
+    assert read(tmp_path / "bits.npy").train.max() == 1
+    np.save(tmp_path / "signed.npy", counts.reshape(6, 3, 4).astype(np.int16))
+    assert read(tmp_path / "signed.npy").train.max() == 59
+
+
 def test_black_and_white(tmp_path):
     for i in range(4):
         Image.fromarray(gray(4)[i] > 100).save(tmp_path / f"{i}.png")

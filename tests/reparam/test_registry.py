@@ -16,6 +16,7 @@ from vaetut.reparam import (
     StandardUniform,
     catalogue,
     families,
+    implicit_rsample,
     register_reparameterization,
     reparameterize,
 )
@@ -129,6 +130,26 @@ def test_the_error_names_the_family_that_can():
         assert reparameterize(q, "composition").rsample().shape == ()
 
 
+@pytest.mark.parametrize(
+    "make", [td.Gamma, vd.Erlang, lambda k, rate: td.Chi2(k)], ids=["Gamma", "Erlang", "Chi2"]
+)
+def test_sums_of_too_many_variables_are_refused(make):
+    """They would be in memory at once: 80 GB for one draw of Gamma(1e10, 1)."""
+    for count in (torch.tensor(1e10), torch.tensor([2.0, 1_000_001.0], dtype=torch.float64)):
+        q = make(count, torch.ones((), dtype=count.dtype))
+        with pytest.raises(
+            ValueError, match=r"at most 1,000,000 via='composition'.*got 1.*use via='implicit'"
+        ):
+            reparameterize(q, via="composition")
+        assert families(q) == ("implicit",)
+        assert torch.isfinite(reparameterize(q).rsample((3,))).all()
+    q = make(torch.tensor(1e6), torch.tensor(1.0))
+    r = reparameterize(q, via="composition")
+    torch.manual_seed(0)
+    z = r.g(r.noise.sample())
+    assert abs(z - q.mean) < 6 * q.stddev
+
+
 def test_sum_of_exponentials_needs_whole_numbers():
     with pytest.raises(ValueError, match=r"concentration of Gamma must be whole numbers.*via='implicit'"):
         reparameterize(td.Gamma(torch.tensor([2.0, 2.5]), ONE), "composition")
@@ -194,6 +215,22 @@ def test_other_dtypes_are_refused(dtype):
     q = td.Exponential(torch.ones(2, dtype=dtype), validate_args=False)
     with pytest.raises(TypeError, match=r"must have dtype torch\.float32 or torch\.float64, got torch\."):
         reparameterize(q, "inverse_cdf")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_other_dtypes_are_refused_before_torch_is_asked_to_draw(dtype):
+    one = torch.ones(2, dtype=dtype)
+    for draw in (
+        lambda: reparameterize(td.StudentT(one, one, one), "location_scale"),
+        lambda: implicit_rsample(td.Gamma(one, one)),
+        lambda: implicit_rsample(td.Gamma(one, one), exact=False),
+        lambda: implicit_rsample(td.Independent(td.Normal(one, one), 1)),
+        lambda: implicit_rsample(td.Dirichlet(one)),
+    ):
+        with pytest.raises(
+            TypeError, match=r"parameters must have dtype torch\.float32 or torch\.float64, got"
+        ):
+            draw()
 
 
 def test_parameters_out_of_range_are_refused_where_q_is_made():

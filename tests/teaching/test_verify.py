@@ -129,3 +129,13 @@ def test_a_device_without_float64_is_left_before_converting():
             torch.as_tensor(value, dtype=torch.float64)
         device.left = False
         verify("eq-a", value, 1.0 * value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(dtype):
+    """1 and 1.0001 are the same number in it, and the check would print "equal to 1e-9"."""
+    one = torch.ones(2, dtype=torch.float64)
+    assert ((one + 1e-4).to(dtype) == one.to(dtype)).all()
+    for sides in ((one, (one + 1e-4).to(dtype)), (one.to(dtype), one)):
+        with pytest.raises(TypeError, match=rf"must not be rounded to half precision, got {dtype}"):
+            verify("eq-a", *sides)

@@ -10,6 +10,9 @@ density, the *score*, $-\frac{\partial}{\partial \phi} \log q_\phi(z_k|x)$ at a 
 `doubly_reparameterized` drop the score. Their value is that of `iwae_bound`, and so is their gradient in $\theta$; in
 $\phi$ they differ.
 
+If all K weights of a datapoint are 0 (the likelihood or the prior has no mass at any of the draws), its bound is
+−∞ and its gradient 0: the draws say nothing about where the mass is, and the other datapoints keep their gradients.
+
 Shapes are those of `vaetut.bounds.elbo`: ``x`` is ``[batch, data]``, and a bound ``[batch]``, in nats.
 """
 
@@ -162,7 +165,7 @@ def log_evidence(
             ``num_samples``.
 
     Returns:
-        `Estimate` with shape ``[batch]``, in nats.
+        `Estimate` with shape ``[batch]``, in nats. Where all weights are 0 it is −∞, with a standard error of NaN.
 
     Raises:
         ValueError, TypeError: as `elbo_terms`.
@@ -275,7 +278,8 @@ def doubly_reparameterized(
     if z.requires_grad:
         # The gradient that arrives at z has one factor of the weight, from the logarithm of the mean; this is the
         # second. The gradient in the model's parameters does not pass through this hook.
-        weight = log_w.detach().softmax(0).reshape(*log_w.shape, *[1] * len(q.event_shape))
+        finite = torch.where(_all_zero(log_w), 0.0, log_w.detach())
+        weight = finite.softmax(0).reshape(*log_w.shape, *[1] * len(q.event_shape))
         z.register_hook(lambda gradient: weight * gradient)
     return _log_mean(log_w)
 
@@ -291,5 +295,15 @@ def _weigh(inputs: Inputs, z: Tensor, stop_q: bool = False) -> Tensor:
 
 
 def _log_mean(log_w: Tensor) -> Tensor:
-    """The logarithm of the mean of exp(log_w) over the draws."""
-    return log_w.logsumexp(0) - math.log(len(log_w))
+    """The logarithm of the mean of exp(log_w) over the draws; −∞ with gradients of 0 where all weights are 0.
+
+    There the normalized weights are 0/0, and the gradients of ``logsumexp`` NaN.
+    """
+    zero = _all_zero(log_w)
+    log_mean = torch.where(zero, 0.0, log_w).logsumexp(0) - math.log(len(log_w))
+    return torch.where(zero, -math.inf, log_mean)
+
+
+def _all_zero(log_w: Tensor) -> Tensor:
+    """Whether all weights of a datapoint are 0."""
+    return log_w.detach().amax(0) == -math.inf

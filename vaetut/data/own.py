@@ -96,7 +96,8 @@ def read(
     8 bits (40,000 color images of 64 x 64 pixels: 0.5 GB). For more, write them to a ``.npy`` file: a large one is
     memory-mapped, and one minibatch at a time is read.
 
-    8-bit values are divided by 255 unless all are 0 or 1; other values are not changed.
+    8-bit values are divided by 255, and 16-bit (uint16) values of images by 65535, unless all are 0 or 1; other values,
+    and flat rows of uint16, which may be counts, are not changed. Divide images of 10 to 14 bits yourself.
 
     The test rows are evenly spaced over all rows: this needs no random numbers, so the split is the same at each call,
     and it works for sorted files too.
@@ -129,7 +130,8 @@ def read(
     table = read_folder(file, image_size) if is_folder else read_table(file)
     shape = _image_shape(file, table.x.shape, None if is_folder else image_size)
     low, high, binary, constant = _survey(file, table)
-    scale = 255.0 if table.x.dtype == np.uint8 and high > 1 else 1.0
+    bits = 0 if table.x.dtype.kind != "u" or high <= 1 else 8 * table.x.dtype.itemsize
+    scale = 255.0 if bits == 8 else 65535.0 if bits == 16 and len(shape) > 1 else 1.0
 
     channels_last = _channels_last(table.x.shape)
     x = np.moveaxis(table.x, -1, 1) if channels_last else table.x
@@ -147,7 +149,7 @@ def read(
     train, test_part = parts
     rows, size = describe_shape(shape)
     named = f", {len(table.names)} labels" if table.names else ""
-    scaled = ", 8-bit values divided by 255" if scale != 1 else ""
+    scaled = f", {bits}-bit values divided by {scale:g}" if scale != 1 else ""
     summary = (
         f"{file}: {len(train) + len(test_part)} {rows} {size}{named}, values from {low / scale:g} to "
         f"{high / scale:g}{scaled}{table.remark}; {len(train)} for training and {len(test_part)} for testing"

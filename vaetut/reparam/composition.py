@@ -2,13 +2,13 @@ r"""Composition: a function of several simpler variables, $z = f(\epsilon_1, \ep
 
 Chapter 9, *Composition* (AEVB, section 2.4, approach 3). A log-normal variable is the exponential of a Gaussian one
 (``eq-comp-log-normal``). A gamma variable with an integer shape k is the sum of k exponential ones
-(``eq-comp-convolution``); since k is a count, z has a gradient in the rate and none in the shape. A chi-squared one
-is a sum of squares (``eq-comp-chi-squared``). Beta, Dirichlet, F (``eq-comp-beta``, ``eq-comp-dirichlet``,
-``eq-comp-f``) and Student's t are functions of gamma variables of any shape. For a fixed noise these must depend
-smoothly on the shape, and so they are drawn by the gamma's quantile, $G = P^{-1}(a, u)$ with $u \sim U(0, 1)$: it has
-no closed form, but g solves for it and its derivatives are exact (``eq-comp-beta-motion``, see
-`vaetut.distributions.gamma_quantile`). For a univariate z the implicit gradient never has more variance than that of a
-composition (``eq-comp-never-lower``).
+(``eq-comp-convolution``); since k is a count, z has a gradient in the rate and none in the shape. A chi-squared one is
+a sum of squares (``eq-comp-chi-squared``). Both maps hold k numbers for each draw, and refuse more than a million.
+Beta, Dirichlet, F (``eq-comp-beta``, ``eq-comp-dirichlet``, ``eq-comp-f``) and Student's t are functions of gamma
+variables of any shape. For a fixed noise these must depend smoothly on the shape, and so they are drawn by the gamma's
+quantile, $G = P^{-1}(a, u)$ with $u \sim U(0, 1)$: it has no closed form, but g solves for it and its derivatives are
+exact (``eq-comp-beta-motion``, see `vaetut.distributions.gamma_quantile`). For a univariate z the implicit gradient
+never has more variance than that of a composition (``eq-comp-never-lower``).
 
 ``rsample`` draws G, with the same distribution and gradient, by a sampler, in logs, so that a G of a small shape does
 not underflow. For Student's t and F in float32 the gradient is torch's for a gamma variable of shape 1 or more, which
@@ -51,6 +51,7 @@ from vaetut.reparam.noise import JointNoise, StandardExponential, StandardNormal
 from vaetut.reparam.registry import families, parameters, register_reparameterization, reparameterize
 
 _QUANTILE = "G(a, u): the quantile of Gamma(a, 1), solved numerically"
+_MOST = 10**6  # variables that are added up for one draw; they are all in memory at once
 
 
 def _composition(kind: type[Distribution], noise: str, **texts: Any) -> Callable[..., Callable[[Any], Map]]:
@@ -80,7 +81,7 @@ def log_normal(q: LogNormal) -> Map:
     differentiable=("rate",),
     listed=True,
     remark="for an integer concentration only, without a gradient in it",
-    applies=lambda q: isinstance(q, type) or _is_whole(q.concentration),
+    applies=lambda q: isinstance(q, type) or _is_count(q.concentration),
 )
 def gamma(q: Gamma) -> Map:
     count, used = _whole(q.concentration, "concentration", q)
@@ -96,6 +97,7 @@ def gamma(q: Gamma) -> Map:
     differentiable=("rate",),
     paper="inverse_cdf",
     remark="AEVB lists it under inverse CDF, which has no closed form for k ≥ 2",
+    applies=lambda q: isinstance(q, type) or _is_count(q.concentration),
 )
 def erlang(q: Erlang) -> Map:
     return gamma(q)
@@ -109,7 +111,7 @@ def erlang(q: Erlang) -> Map:
     differentiable=(),
     listed=True,
     remark="for an integer df only, without a gradient in it",
-    applies=lambda q: isinstance(q, type) or _is_whole(q.df),
+    applies=lambda q: isinstance(q, type) or _is_count(q.df),
 )
 def chi2(q: Chi2) -> Map:
     count, used = _whole(q.df, "df", q)
@@ -278,11 +280,21 @@ def _whole(count: Tensor, name: str, q: Distribution) -> tuple[int, Tensor]:
             f"got {count}: use via='implicit'"
         )
     largest = int(count.max()) if count.numel() else 1
+    if largest > _MOST:
+        raise ValueError(
+            f"{name} of {type(q).__name__} must be at most {_MOST:,} via='composition', which adds up {name} variables "
+            f"for each draw, got {largest:,}: use via='implicit'"
+        )
     return largest, torch.arange(largest, device=count.device) < count.unsqueeze(-1)
 
 
 def _is_whole(count: Tensor) -> bool:
     return not any_true(count != count.round())
+
+
+def _is_count(count: Tensor) -> bool:
+    """Whether as many variables can be added up."""
+    return not any_true((count != count.round()) | (count > _MOST))
 
 
 def _log_ratio(logs: Tensor) -> Tensor:

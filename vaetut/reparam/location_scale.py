@@ -37,6 +37,7 @@ from vaetut.reparam.noise import (
     StandardNoise,
     StandardNormal,
     StandardUniform,
+    check_dtype,
 )
 from vaetut.reparam.registry import families, register_reparameterization, reparameterize
 
@@ -72,6 +73,7 @@ def logistic(q: Logistic) -> Map:
     StudentT, "ε ~ t with df degrees of freedom", **_LOC_SCALE, listed=True, differentiable=("loc", "scale")
 )
 def student_t(q: StudentT) -> Map:
+    check_dtype(q.df.dtype)
     zero, one = torch.zeros_like(q.loc), torch.ones_like(q.scale)
     return _affine(q, StudentT(q.df.detach(), zero, one, validate_args=False))
 

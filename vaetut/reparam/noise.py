@@ -43,10 +43,7 @@ class StandardNoise(Distribution):
     one: constraints.Constraint  # the support of a single variable
 
     def __init__(self, like: Tensor, batch_shape: _size, event_shape: _size = ()) -> None:
-        if like.dtype not in (torch.float32, torch.float64):
-            raise TypeError(
-                f"the parameters must have dtype torch.float32 or torch.float64, got {like.dtype}"
-            )
+        check_dtype(like.dtype)
         self.dtype, self.device = like.dtype, like.device
         # What Distribution.__init__ does without checks, but faster: a noise is constructed for every draw.
         self._batch_shape, self._event_shape = torch.Size(batch_shape), torch.Size(event_shape)
@@ -301,6 +298,12 @@ def sample_noise(noise: Distribution, sample_shape: _size, generator: torch.Gene
 
     with torch.no_grad():
         return reparameterize(noise).rsample(sample_shape, generator)
+
+
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Refuse parameters in float16 and bfloat16, in which a density has too few digits; None passes."""
+    if dtype not in (None, torch.float32, torch.float64):
+        raise TypeError(f"the parameters must have dtype torch.float32 or torch.float64, got {dtype}")
 
 
 def dtype_of(noise: Distribution) -> torch.dtype | None:

@@ -62,7 +62,7 @@ def verify(
         VerificationError: if the sides disagree; it shows the worst element.
         ValueError: if a side is empty, not finite, or does not broadcast against the other; if ``tolerance`` is
             negative or infinite, ``standard_error`` not positive, or ``relation`` unknown.
-        TypeError: if a side is neither a number nor a tensor, or ``label`` not a string.
+        TypeError: if a side is neither a number nor a tensor, or one of float16 or bfloat16, or ``label`` not a string.
 
     Example:
         >>> import math, torch
@@ -131,6 +131,9 @@ def _numbered(label: str) -> str:
 
 
 def _side(value: Any, name: str) -> Tensor:
+    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+        # two numbers that differ by a thousandth may be rounded to the same one, and the check could not fail
+        raise TypeError(f"{name} must not be rounded to half precision, got {value.dtype}")
     try:
         if isinstance(value, Tensor):  # to the CPU first: not every device has float64
             side = value.detach().cpu().to(torch.float64)

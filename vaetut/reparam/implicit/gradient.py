@@ -33,6 +33,7 @@ from vaetut.reparam.implicit._draws import draw
 from vaetut.reparam.implicit._exact import attach_by_cdf
 from vaetut.reparam.implicit._pieces import attach_by_quadrature, has_hidden, once
 from vaetut.reparam.implicit._vectors import attach_by_conditionals, is_vector_mixture
+from vaetut.reparam.noise import check_dtype, dtype_of
 
 _NATIVE = (Gamma, Beta, Dirichlet)  # a Chi2 is a Gamma
 
@@ -86,7 +87,7 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
         z, ``[*sample_shape, *batch_shape, *event_shape]``. If no parameter requires a gradient, it has none.
 
     Raises:
-        TypeError: if q is not a distribution.
+        TypeError: if q is not a distribution, or its parameters are neither float32 nor float64.
         ValueError: if q is discrete, or if ``exact=False`` and torch has no implicit gradient for q.
         NotImplementedError: if q is multivariate.
         RuntimeError: in the backward pass, as for `implicit_gradient`.
@@ -101,6 +102,7 @@ def implicit_rsample(q: Distribution, sample_shape: _size = (), *, exact: bool |
         True
     """
     base = univariate(q)
+    check_dtype(dtype_of(base))
     if exact is not None and not exact:
         if not isinstance(base, _NATIVE):
             raise ValueError(
