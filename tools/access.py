@@ -13,6 +13,9 @@ WIDE = 34  # letters of the longest cells of a row, together: more do not fit be
 FORMULA = r'<span class="math notranslate nohighlight">\\\((?:(?!</span>).)*?\\\)</span>'
 NUMBERED = r"[Cc]hapter|[Ff]igure|[Ss]ection|[Ee]xercise|[Ee]qs?\."
 LONG_CODE = re.compile(r'(?<=<span class="pre">)[^<\s]{23,}(?=</span>)')  # the others stay whole
+CODE_OF_OUTPUT = re.compile(
+    r'(<details class="[^"]*\bhide\b[^>]*>(?:(?!</details>).)*</details>\s*)(?=<div class="cell_output)', re.S
+)
 VERDICT = re.compile(r"(?<![^\n>])(✓ [^\n<]*eq-[^\n<]*)\n")  # a line that `verify` prints
 
 REPLACED = (
@@ -45,8 +48,21 @@ REPLACED = (
         re.compile(rf"(\(?(?=<span[^>]*>.{{1,80}}</span>){FORMULA}[.,;:?!)’”]+)", re.S),
         r'<span class="vaetut-together">\1</span>',
     ),
+    # "j-th" stays in one piece, be j a formula or a letter.
+    (
+        re.compile(rf"({FORMULA}-(?:th\b)?|\b\w-th\b)(?=[^<>]*<)", re.S),
+        r'<span class="vaetut-together">\1</span>',
+    ),
     # A short piece of code is not divided at its hyphen.
     (re.compile(r'<span class="pre">(?=[^<\s]{1,22}</span>)'), '<span class="pre vaetut-together">'),
+    # Nor does the mark after it go to the next line alone.
+    (
+        re.compile(
+            r'((?:<a\b[^>]*>)?<code class="docutils literal notranslate"><span class="pre vaetut-together">[^<]*'
+            r"</span></code>(?:</a>)?[.,;:?!)]+)"
+        ),
+        r'<span class="vaetut-together">\1</span>',
+    ),
     # "chapter 2" and "eq. (2.1)" stay on one line.
     (
         re.compile(rf"\b({NUMBERED}) (?=\d|(?:<[^>]*>)*\(?\d)(?=[^<>]*<)"),
@@ -70,10 +86,32 @@ def accessible(text: str) -> str:
     """One page, corrected."""
     for pattern, replacement in REPLACED:
         text = pattern.sub(replacement, text)
+    text = figures_first(text)
     text = re.sub(r"<h[1-3]>.*?</h[1-3]>", lambda match: divisible(match[0]), text, flags=re.S)
     text = LONG_CODE.sub(lambda match: re.sub(r"(?<=\w)([._(,=/]+)(?=\w)", r"\1<wbr>", match[0]), text)
     text = re.sub(r"<pre>(.*?)</pre>", lambda match: printed(match[1]), text, flags=re.S)
     return re.sub(r'<table class="table">.*?</table>', lambda match: labeled(match[0]), text, flags=re.S)
+
+
+def figures_first(text: str) -> str:
+    """A page on which the code of a figure comes after it for a keyboard and a screen reader, as it is seen."""
+    parts, done = [], 0
+    for code in CODE_OF_OUTPUT.finditer(text):
+        end = end_of_division(text, code.end())
+        if "<figure" in text[code.end() : end]:
+            parts += [text[done : code.start()], text[code.end() : end], "\n", code[1].rstrip()]
+            done = end
+    return "".join([*parts, text[done:]])
+
+
+def end_of_division(text: str, start: int) -> int:
+    """Where the `<div>` that begins at `start` ends."""
+    depth = 0
+    for tag in re.finditer(r"<(/?)div\b", text[start:]):
+        depth += -1 if tag[1] else 1
+        if not depth:
+            return text.index(">", start + tag.start()) + 1
+    return len(text)
 
 
 def divisible(title: str) -> str:

@@ -8,7 +8,7 @@ import html
 import inspect
 import re
 from collections import defaultdict
-from pydoc import locate
+from importlib import import_module
 from typing import NamedTuple
 
 from vaetut import catalogue
@@ -20,12 +20,13 @@ SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.S)
 
 
 class Name(NamedTuple):
-    """A documented name: in full, its kind, the page that has it, and its anchor there."""
+    """A documented name: in full, its kind, the page that has it, its anchor there, and what a constant is."""
 
     full: str
     kind: str
     page: str
     anchor: str
+    text: str = ""
 
 
 def index(names: list[Name], root: str) -> str:
@@ -61,9 +62,11 @@ def short(name: Name) -> str:
 
 
 def summary(name: Name) -> str:
-    """The first sentence of what the name's docstring says, with its code and formulas as HTML."""
-    value = locate(name.full)
-    if name.kind == "data" or not (text := inspect.getdoc(value)):
+    """The first sentences of what the name's docstring says, with its code and formulas as HTML."""
+    module, _, own = name.full.rpartition(".")
+    # Not by pydoc.locate, which takes the function `train` for the module `train` that it stands in.
+    text = name.text if name.kind == "data" else inspect.getdoc(getattr(import_module(module), own))
+    if not text:
         return ""
     first = " ".join(text.split("\n\n")[0].split())
     parts = re.split(r"(``?[^`]+``?|(?<!\$)\$(?!\s)[^$]+(?<!\s)\$(?!\w))", first)

@@ -8,8 +8,10 @@ import json
 import re
 from typing import Any
 
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.domains.python import ObjectEntry
 
 import reference
 import search
@@ -61,7 +63,7 @@ def drop_thebe(_app: Sphinx, _page: str, _template: str, context: dict[str, Any]
 def name_the_code(_app: Sphinx, config: Config) -> None:
     """Say below each page which version of the package it belongs to, and a hash of its files."""
     options = config.html_theme_options
-    code = f"Code: vaetut {vaetut.__version__}, {code_digest()[:12]}."
+    code = f"Built with vaetut {vaetut.__version__}, {code_digest()[:12]}."
     options["extra_footer"] = f"{options.get('extra_footer', '')} {code}".strip()
 
 
@@ -96,12 +98,26 @@ def finish_reference(
     if page == "book/api":
         objects = app.env.domaindata["py"]["objects"]
         names = [
-            reference.Name(full, entry.objtype, entry.docname, entry.node_id)
+            reference.Name(full, entry.objtype, entry.docname, entry.node_id, said(app, entry))
             for full, entry in objects.items()
             if not entry.aliased
         ]
         body = body.replace(reference.PLACE, reference.index(names, "book/"))
     context["body"] = body
+
+
+def said(app: Sphinx, entry: ObjectEntry) -> str:
+    """What the reference's page says of a constant, in the book's Markdown: a constant has no docstring to look up."""
+    if entry.objtype != "data":
+        return ""
+    document = app.env.get_doctree(entry.docname)
+    signature = next(
+        found for found in document.findall(addnodes.desc_signature) if entry.node_id in found["ids"]
+    )
+    paragraph = next((part for part in signature.parent[-1] if part.tagname == "paragraph"), ())
+    marks = {"literal": "`", "math": "$"}
+    parts = [(marks.get(part.tagname, ""), part.astext()) for part in paragraph]
+    return "".join(f"{mark}{text}{mark}" for mark, text in parts)
 
 
 def set_scorer(_app: Sphinx, config: Config) -> None:

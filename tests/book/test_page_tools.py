@@ -91,6 +91,15 @@ def test_a_heading_at_a_cell_keeps_its_formula_and_its_question_mark():
     assert "<td><p></p></td>" in made, "an empty cell needs no heading"
 
 
+def test_a_figure_comes_before_its_code():
+    code = '<details class="admonition hide above-input">\n<summary>Code of this figure</summary>\n<p>a</p></details>\n'
+    figure = '<div class="cell_output">\n<figure><div>b</div></figure>\n<div>c</div></div>'
+    made = access.figures_first(f'<div class="cell">\n{code}{figure}\n</div>\n<p>d</p>' * 2)
+    assert made == f'<div class="cell">\n{figure}\n{code}</div>\n<p>d</p>' * 2
+    printed = f'<div class="cell">\n{code}<div class="cell_output"><pre>b</pre></div></div>{figure}'
+    assert access.figures_first(printed) == printed, "what is computed stays above what it prints"
+
+
 def test_colors_do_not_wait_for_scripts():
     theme = 'document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto";'
     made = access.accessible(f'<html lang="en" data-theme="auto"><script>{theme}</script>')
@@ -110,6 +119,14 @@ def test_a_number_stays_with_its_word():
     kept = "\N{NO-BREAK SPACE}"
     assert f"chapter{kept}2, " in made and f">chapter{kept}3<" in made and "chapter one" in made
     assert f'eq.{kept}<a href="#b">(2.1)' in made
+
+
+def test_a_rank_is_not_divided():
+    formula = r'<span class="math notranslate nohighlight">\(j\)</span>'
+    made = access.accessible(f'<p>the {formula}-th, the k-th, {formula}-dimensional</p><img alt="the k-th"/>')
+    kept = '<span class="vaetut-together">{}</span>'.format
+    assert f"the {kept(formula + '-th')}, the {kept('k-th')}, {kept(formula + '-')}dimensional" in made
+    assert '<img alt="the k-th"/>' in made
 
 
 def test_a_long_formula_is_cut_where_a_line_may_end():
@@ -316,3 +333,10 @@ def test_short_code_is_not_divided():
     assert f'<span class="pre vaetut-together">{short}<' in made
     divided = "torch.<wbr>cross_<wbr>entropy(<wbr>input,<wbr>target)"
     assert f'<span class="pre">{divided}</span>' in made, "a long one ends a line between its words"
+
+
+def test_no_mark_stands_alone_after_code():
+    code = '<code class="docutils literal notranslate"><span class="pre">eq-a</span></code>'
+    for inside in (code, f'<a href="#b">{code}</a>'):
+        kept = access.accessible(f"<p>({inside}), and</p>")
+        assert re.search(r'<p>\(<span class="vaetut-together">.*</code>(</a>)?\),</span> and</p>', kept)

@@ -122,6 +122,8 @@ def test_the_index_names_everything_once(index, pages_of):
         assert f'id="{anchor}"' in (SITE / "book" / (page or "api.html")).read_text(encoding="utf-8")
         assert f"{module}.{name}" in pages_of
     assert [name.lower() for _, name, _ in rows] == sorted(name.lower() for _, name, _ in rows)
+    assert "<dd></dd>" not in index, "a name without a sentence"
+    assert re.search(r"<code>DATA_DIR_VARIABLE</code>.*\n<dd>.*<code[^>]*>VAETUT_DATA_DIR</code>", index)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,10 @@ def test_an_index_of_two_names():
     assert made.index("LinearGaussian</code>") < made.index("sgvb_b</code>")
     assert 'href="api/bounds-elbo.html#vaetut.bounds.elbo.sgvb_b"' in made
     assert made.count("<dt>") == 2 and "id='fit'" in made
+    constant = reference.Name("vaetut.cli.BOOK", "data", "book/api/cli", "vaetut.cli.BOOK", "The `book`.")
+    assert "<dd>The <code" in reference.index([constant], "book/")
+    train = reference.Name("vaetut.aevb.train.train", "function", "book/api/aevb", "vaetut.aevb.train.train")
+    assert "<dd></dd>" not in reference.index([train], "book/"), "the function, not the module of its name"
     assert "\\(" in made, "the formula of the first sentence is left to the typesetter"
 
 

@@ -163,6 +163,13 @@ def test_folds_have_names_and_formulas_are_no_tab_stops(visit):
     assert visit.count(("mjx-container, mjx-container *", "e.tabIndex >= 0")) == []
 
 
+def test_what_is_seen_first_comes_first(visit):
+    """No fold or figure stands above one that comes before it for a keyboard and a screen reader."""
+    at(visit, 1440)
+    below = "e.getBoundingClientRect().bottom <= e.previousElementSibling?.getBoundingClientRect().top + 1"
+    assert seen(visit, "article div.cell > *", below) == []
+
+
 def test_a_chapter_begins_with_its_picture(visit):
     if visit.name not in CHAPTERS:
         pytest.skip("not a chapter")
@@ -195,6 +202,7 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
         "<p tabindex=0 style='width: 900px'>a</p></mjx-container><table class='vaetut-rows'><td>a</table>"
         "<table><td style='width: 20px'><p style='width: 20px; overflow-wrap: anywhere'>Reparameterization</p></table>"
         "<div style='overflow: auto; height: 9px'><p style='height: 20px'>a</p></div>"
+        "<div class=cell style='display: flex; flex-direction: column-reverse'><p>a</p><p>b</p></div>"
         "<details><summary aria-label='Toggle'>Check</summary><p>a</p></details><h2 style='margin-top: 900px'>a</h2>"
         "</article></main></html>"
     )
@@ -212,6 +220,7 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
         test_a_table_with_long_cells_is_a_list_on_a_phone,
         test_everyone_can_read_it,
         test_folds_have_names_and_formulas_are_no_tab_stops,
+        test_what_is_seen_first_comes_first,
         test_a_chapter_begins_with_its_picture,
         test_print_opens_what_is_folded_and_cuts_nothing,
     ):

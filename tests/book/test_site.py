@@ -80,7 +80,7 @@ def test_page_loads_nothing_from_elsewhere(page, pages):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_names_the_code_that_it_was_built_with(page):
-    code = f"Code: vaetut {vaetut.__version__}, {code_digest()[:12]}."
+    code = f"Built with vaetut {vaetut.__version__}, {code_digest()[:12]}."
     assert code in (SITE / page).read_text(encoding="utf-8"), "the pages are stale: make book"
 
 
