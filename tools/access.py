@@ -68,6 +68,8 @@ REPLACED = (
         re.compile(rf"\b({NUMBERED}) (?=\d|(?:<[^>]*>)*\(?\d)(?=[^<>]*<)"),
         "\\1\N{NO-BREAK SPACE}",
     ),
+    # So do "86 %" and "appendix F".
+    (re.compile(r"(\d|\b[Aa]ppendix) (?=%|(?<=x )[A-F]\b)(?=[^<>]*<)"), "\\1\N{NO-BREAK SPACE}"),
     # What stands in a list of references is an item of a list.
     (re.compile(r'(<div class="citation"[^>]*) role="doc-biblioentry"'), r'\1 role="listitem"'),
 )

@@ -76,7 +76,10 @@ def summary(name: Name) -> str:
 def marked(part: str) -> str:
     """A piece of a docstring as HTML: code, a formula as Sphinx writes one, or words."""
     if len(part) > 2 and part[0] == part[-1] == "`":
-        return f'<code class="docutils literal notranslate">{html.escape(part.strip("`"))}</code>'
+        spans = " ".join(
+            f'<span class="pre">{word}</span>' for word in html.escape(part.strip("`")).split(" ")
+        )
+        return f'<code class="docutils literal notranslate">{spans}</code>'
     if len(part) > 2 and part[0] == part[-1] == "$":
         return f'<span class="math notranslate nohighlight">\\({html.escape(part[1:-1])}\\)</span>'
     return re.sub(r"\*(\w+)\*", r"<em>\1</em>", html.escape(part))

@@ -119,6 +119,8 @@ def test_a_number_stays_with_its_word():
     kept = "\N{NO-BREAK SPACE}"
     assert f"chapter{kept}2, " in made and f">chapter{kept}3<" in made and "chapter one" in made
     assert f'eq.{kept}<a href="#b">(2.1)' in made
+    made = access.accessible('<h2>Weights (appendix F)</h2><p>86 % of 3 A</p><img alt="86 % of it"/>')
+    assert f"appendix{kept}F" in made and f"<p>86{kept}% of 3 A</p>" in made and '"86 % of it"' in made
 
 
 def test_a_rank_is_not_divided():

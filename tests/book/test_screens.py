@@ -11,6 +11,7 @@ WIDTHS = (1440, 1024, 390, 320)
 CHAPTERS = [page for page in PAGES if re.search(r"/\d\d-", page)]
 SCRIPT = axe.Axe().axe_script
 NAMED = {"rules": {"label-content-name-mismatch": {"enabled": True}}, "resultTypes": ["violations"]}
+STILL = "*, ::before, ::after { transition: none !important; }"
 COLORS = {"runOnly": ["color-contrast", "link-in-text-block"], "resultTypes": ["violations"]}
 
 
@@ -18,6 +19,7 @@ COLORS = {"runOnly": ["color-contrast", "link-in-text-block"], "resultTypes": ["
 def visit(request, browser):
     visit = Visit(browser, request.param, "light")
     visit.name = request.param
+    visit.page.add_style_tag(content=STILL)  # a sidebar that is on its way moves the page beside it
     yield visit
     visit.context.close()
 
@@ -60,7 +62,7 @@ def violations(visit, options, scheme="light"):
     """What axe-core finds wrong, rule by rule, with the first element of each. Formulas have a text of their own."""
     visit.page.emulate_media(color_scheme=scheme)
     # The page follows in a moment, and a color that is on its way is neither the one nor the other.
-    visit.page.add_style_tag(content="*, ::before, ::after { transition: none !important; }")
+    visit.page.add_style_tag(content=STILL)
     followed = "scheme => [scheme, undefined].includes(document.documentElement.dataset.theme)"
     visit.page.wait_for_function(followed, arg=scheme)
     if not visit.page.evaluate("'axe' in window"):
@@ -170,6 +172,13 @@ def test_what_is_seen_first_comes_first(visit):
     assert seen(visit, "article div.cell > *", below) == []
 
 
+def test_no_mark_stands_alone_after_code(visit):
+    at(visit, 390)
+    below = "r.getBoundingClientRect().top >= e.querySelector('code').getBoundingClientRect().bottom - 4"
+    alone = f"(r => (r.selectNodeContents(e.lastChild), {below}))(document.createRange())"
+    assert seen(visit, "article span.vaetut-together:has(code)", alone) == []
+
+
 def test_a_chapter_begins_with_its_picture(visit):
     if visit.name not in CHAPTERS:
         pytest.skip("not a chapter")
@@ -202,6 +211,7 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
         "<p tabindex=0 style='width: 900px'>a</p></mjx-container><table class='vaetut-rows'><td>a</table>"
         "<table><td style='width: 20px'><p style='width: 20px; overflow-wrap: anywhere'>Reparameterization</p></table>"
         "<div style='overflow: auto; height: 9px'><p style='height: 20px'>a</p></div>"
+        "<span class=vaetut-together><code style='display: block'>a</code>)</span>"
         "<div class=cell style='display: flex; flex-direction: column-reverse'><p>a</p><p>b</p></div>"
         "<details><summary aria-label='Toggle'>Check</summary><p>a</p></details><h2 style='margin-top: 900px'>a</h2>"
         "</article></main></html>"
@@ -221,6 +231,7 @@ def test_what_is_wrong_is_found(browser, tmp_path, monkeypatch):
         test_everyone_can_read_it,
         test_folds_have_names_and_formulas_are_no_tab_stops,
         test_what_is_seen_first_comes_first,
+        test_no_mark_stands_alone_after_code,
         test_a_chapter_begins_with_its_picture,
         test_print_opens_what_is_folded_and_cuts_nothing,
     ):
