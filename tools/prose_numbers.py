@@ -125,7 +125,7 @@ def agrees(number: str, value: float) -> bool:
 def evaluate(expression: str) -> float:
     import torch
 
-    import vaetut
+    import vaetut.experiments
 
     return float(eval(expression, {"math": math, "torch": torch, "vaetut": vaetut}))
 
