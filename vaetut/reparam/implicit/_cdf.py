@@ -18,6 +18,8 @@ from vaetut.distributions.copies import tensors_of
 from vaetut.distributions.support import is_transformed, support_ends
 from vaetut.reparam.implicit._families import DENSITIES, MEDIANS, TAILS
 
+_SHARED = "_vaetut_log_weights"  # an attribute of a copy
+
 
 def tail(q: Any, z: Tensor, log_scale: Tensor, lower: Tensor | None = None) -> Tensor:
     """C(z; φ)/s, differentiable in z and φ; float64, z ``[*sample, *batch]``.
@@ -117,8 +119,8 @@ def _family(q: Any, table: dict[Any, Any]) -> Any:
 
 
 def log_weights(q: Any) -> Tensor:
-    if hasattr(q, "_log_weights"):
-        shared: Tensor = q._log_weights
+    shared: Tensor | None = vars(q).get(_SHARED)
+    if shared is not None:
         return shared
     logits: Tensor = q.mixture_distribution.logits
     return logits - logits.logsumexp(-1, keepdim=True)  # log_softmax is slower along a short dimension
@@ -126,9 +128,8 @@ def log_weights(q: Any) -> Tensor:
 
 def share_log_weights(q: Any) -> None:
     """Let the density and the tail of a mixture, a copy that nobody else has, compute the log weights once."""
-    mixture: Any = q if isinstance(q, td.MixtureSameFamily) else None
-    if mixture is not None:
-        mixture._log_weights = log_weights(mixture)
+    if isinstance(q, td.MixtureSameFamily):
+        vars(q)[_SHARED] = log_weights(q)
 
 
 def inside_components(component: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
