@@ -276,14 +276,14 @@ def _whole(count: Tensor, name: str, q: Distribution) -> tuple[int, Tensor]:
     count = count.detach()
     if not _is_whole(count):
         raise ValueError(
-            f"{name} of {type(q).__name__} must be whole numbers via='composition', which adds up {name} variables, "
+            f"{name} of {type(q).__name__} must be whole numbers via='composition', which adds up that many variables, "
             f"got {count}: use via='implicit'"
         )
     largest = int(count.max()) if count.numel() else 1
     if largest > _MOST:
         raise ValueError(
-            f"{name} of {type(q).__name__} must be at most {_MOST:,} via='composition', which adds up {name} variables "
-            f"for each draw, got {largest:,}: use via='implicit'"
+            f"{name} of {type(q).__name__} must be at most {_MOST:,} via='composition', which adds up that many "
+            f"variables for each draw, got {largest:,}: use via='implicit'"
         )
     return largest, torch.arange(largest, device=count.device) < count.unsqueeze(-1)
 
